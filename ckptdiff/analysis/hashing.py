@@ -1,0 +1,414 @@
+"""Digests of tensor bytes and the fingerprint of a checkpoint; `contract.md` pins both.
+
+Every later comparison starts from these digests, so each byte is read once, in the order
+in which it lies on disk, and never held: a shard is cut into units of about 64 MiB, a unit
+is read through one reused buffer of 1 MiB (which stays in the processor's cache; mapping
+the file instead would count gigabytes of page cache as ours), and units of many shards
+run on a few threads, which works because reading and hashing both release the GIL.
+
+Comparing digests, naming identity groups and caching digests do not belong here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from itertools import chain, zip_longest
+from queue import Empty, SimpleQueue
+
+import xxhash
+
+from ckptdiff.errors import Cancelled
+from ckptdiff.events import Advanced, CancelToken, Finished, Sink, Started, silent
+from ckptdiff.records.checkpoint import FileIdentity, Header, Shard, Unread
+from ckptdiff.records.digests import ShardDigests
+from ckptdiff.sources.local import Unreadable, identity, open_regular, reason_of
+
+MIB = 1 << 20
+SPAN_BYTES = 256 * MIB  # part of the contract: another value gives other digests
+UNIT_BYTES = 64 * MIB
+BUFFER_BYTES = 1 * MIB
+REPORT_SECONDS = 0.05  # between two Advanced events, and between two looks at `cancel`
+
+STAGE = "hash"
+CHANGED = "changed while it was read"
+SHORT = "ended before its data did"
+NO_IDENTITY = "its identity is not known, so a change while it is read would go unnoticed"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Small tensors that lie within one buffer: bytes [start, stop) of the file.
+
+    `rows` has (begin, end, name) of each as the header counts, from the start of the data
+    section, sorted; so the first row's begin is `start`.
+    """
+
+    start: int
+    stop: int
+    rows: Sequence[tuple[int, int, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Bytes [start, stop) of the file: a tensor, or its span `number` if not None."""
+
+    start: int
+    stop: int
+    name: str
+    number: int | None
+
+
+Read = Batch | Stretch
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What one task reads: neighbouring reads of file number `file`, sorted by offset."""
+
+    file: int
+    path: str
+    identity: FileIdentity
+    reads: tuple[Read, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(read.stop - read.start for read in self.reads)
+
+
+@dataclass(frozen=True, slots=True)
+class UnitDigests:
+    """Digests of whole tensors by name, and of spans by (name, number)."""
+
+    tensors: Mapping[str, bytes]
+    spans: Mapping[tuple[str, int], bytes]
+
+
+def fingerprint(tensors: Iterable[tuple[str, str, Sequence[int], bytes]]) -> str:
+    """The fingerprint of a checkpoint, from (key, dtype, shape, digest) of each tensor.
+
+    A leaf is the xxh3_128 (16 bytes, big-endian) of the UTF-8 text of the JSON array
+    `[key, dtype, shape, hex digest]`, written without spaces and with only the escapes
+    that JSON demands (`json.dumps(…, separators=(",", ":"), ensure_ascii=False)`). The
+    fingerprint is "ckptdiff1:" and the hex xxh3_128 of the leaves, concatenated in the
+    order of their keys (by code point, which is also the order of their UTF-8 bytes).
+
+    Neither the order of `tensors` nor their shards matter. Surrogates without a partner,
+    which a JSON header can carry, are encoded as `surrogatepass` does.
+    """
+    encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+    # Two tensors of one name are a defect of the checkpoint. The rest of the sort key
+    # only keeps the fingerprint of such a checkpoint independent of its sharding as well.
+    rows = sorted((key, dtype, tuple(shape), digest) for key, dtype, shape, digest in tensors)
+    total = xxhash.xxh3_128()
+    for key, dtype, shape, digest in rows:
+        text = encode((key, dtype, shape, digest.hex()))
+        total.update(xxhash.xxh3_128_digest(text.encode("utf-8", "surrogatepass")))
+    return "ckptdiff1:" + total.hexdigest()
+
+
+def hash_shards(
+    shards: Sequence[Shard],
+    *,
+    executor: Executor | None = None,
+    jobs: int | None = None,
+    sink: Sink = silent,
+    cancel: CancelToken | None = None,
+) -> Mapping[str, ShardDigests]:
+    """The digests of every tensor of `shards`, by `Shard.path`.
+
+    Shards without a header are passed over. Shards that are one file under several names
+    (same device and inode) are read once. What cannot be read, or is another file than
+    the one whose header was read, or changes before its last byte was read, gives
+    `ShardDigests.unread` and never an exception; the other shards go on.
+
+    `executor` runs the work (its tasks share memory with the caller: threads); without
+    one, `jobs` threads (default: one a processor) are started, and gone on return. Memory
+    is a buffer of 1 MiB a thread and the digests.
+
+    `sink` is called in the calling thread: `Started` with the bytes to read, `Advanced`
+    with bytes that were read, at most 20 times a second, `Finished` unless it raises.
+
+    Raises `Cancelled` soon after `cancel` is set (a thread looks at it after every
+    buffer), and lets KeyboardInterrupt through as soon; nothing of ours runs then.
+    """
+    if cancel is not None:
+        cancel.raise_if_cancelled()
+    files: dict[FileIdentity, list[Unit]] = {}
+    for shard in shards:
+        if shard.header is None or shard.identity is None or shard.identity in files:
+            continue
+        files[shard.identity] = cut(len(files), shard.path, shard.identity, shard.header)
+    units = _interleaved(files.values())
+    sink(Started(STAGE, sum(unit.nbytes for unit in units), "bytes"))
+    if executor is None:
+        # Leaving the block joins the threads, so that none outlives an exception.
+        with ThreadPoolExecutor(jobs or os.cpu_count() or 1, "ckptdiff-hash") as own:
+            results = _run(units, own, sink, cancel)
+    else:
+        results = _run(units, executor, sink, cancel)
+    sink(Finished(STAGE))
+
+    parts: list[list[UnitDigests | str]] = [[] for _ in files]
+    for unit, result in zip(units, results, strict=True):
+        parts[unit.file].append(result)
+    joined = {known: _joined(part) for known, part in zip(files, parts, strict=True)}
+    return {
+        shard.path: _shard_digests(shard, joined) for shard in shards if shard.header is not None
+    }
+
+
+def _shard_digests(
+    shard: Shard, joined: Mapping[FileIdentity, Mapping[str, bytes] | str]
+) -> ShardDigests:
+    found = NO_IDENTITY if shard.identity is None else joined[shard.identity]
+    if isinstance(found, str):
+        return ShardDigests({}, Unread(shard.name, found))
+    return ShardDigests(found)
+
+
+# Planning: which bytes are read together
+
+
+def cut(number: int, path: str, known: FileIdentity, header: Header) -> list[Unit]:
+    """The units of file `number`, sorted by offset: at least `UNIT_BYTES` each but the last.
+
+    Only tensors above `SPAN_BYTES` are divided, at their span borders. A file of which
+    nothing can be read has no units.
+    """
+    units: list[Unit] = []
+    reads: list[Read] = []
+    weight = 0
+    for read in _reads(header, known.size):
+        reads.append(read)
+        weight += read.stop - read.start
+        if weight >= UNIT_BYTES:
+            units.append(Unit(number, path, known, tuple(reads)))
+            reads, weight = [], 0
+    if reads:
+        units.append(Unit(number, path, known, tuple(reads)))
+    return units
+
+
+def _reads(header: Header, file_size: int) -> Iterator[Read]:
+    origin = header.data_start
+    limit = file_size - origin
+    rows = [
+        (begin, end, name)
+        for name, tensor in header.tensors.items()
+        for begin, end in (tensor.data_offsets,)
+        if 0 <= begin <= end <= limit  # else truncated, or nonsense: a defect says so
+    ]
+    rows.sort()
+    small = min(BUFFER_BYTES, SPAN_BYTES)
+    first = 0  # the batch being collected is rows[first:index] …
+    stop = 0  # … and ends here
+    reach = -1  # a tensor that ends up to here still fits in it; -1: none was begun
+    for index, (begin, end, name) in enumerate(rows):
+        if end <= reach:
+            if end > stop:  # max() here made planning a third slower
+                stop = end
+            continue
+        if first < index:
+            yield Batch(origin + rows[first][0], origin + stop, rows[first:index])
+        if end - begin <= small:
+            first, stop, reach = index, end, begin + small
+        else:
+            first, reach = index + 1, -1
+            yield from _stretches(origin + begin, origin + end, name)
+    if first < len(rows):
+        yield Batch(origin + rows[first][0], origin + stop, rows[first:])
+
+
+def _stretches(start: int, stop: int, name: str) -> Iterator[Stretch]:
+    if stop - start <= SPAN_BYTES:
+        yield Stretch(start, stop, name, None)
+        return
+    for number, at in enumerate(range(start, stop, SPAN_BYTES)):
+        yield Stretch(at, min(at + SPAN_BYTES, stop), name, number)
+
+
+def _interleaved(files: Iterable[Sequence[Unit]]) -> list[Unit]:
+    """The first unit of every file, then the second of every file, and so on.
+
+    Threads so read different files, which is kinder to network file systems and to the
+    locks of one inode, while each file is still read from front to back.
+    """
+    return [unit for unit in chain.from_iterable(zip_longest(*files)) if unit is not None]
+
+
+# Running: threads, progress, cancellation
+
+
+class _Run:
+    """What the tasks of one `hash_shards` call share."""
+
+    def __init__(self, cancel: CancelToken | None) -> None:
+        self._cancel = cancel
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._read = 0
+        self._buffers: deque[memoryview] = deque()
+        self.failed: dict[int, str] = {}  # file number -> why; its other units are not read
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def check(self) -> None:
+        """Raise `Cancelled` when the rest of the work is not wanted any more."""
+        if self._stop.is_set() or (self._cancel is not None and self._cancel.cancelled):
+            raise Cancelled()
+
+    def advance(self, nbytes: int) -> None:
+        with self._lock:
+            self._read += nbytes
+
+    def take_read(self) -> int:
+        """Bytes read since the last call."""
+        with self._lock:
+            nbytes, self._read = self._read, 0
+        return nbytes
+
+    def borrow_buffer(self) -> memoryview:
+        """A buffer nobody uses: as many come to be as there are threads."""
+        try:
+            return self._buffers.pop()
+        except IndexError:
+            return memoryview(bytearray(BUFFER_BYTES))
+
+    def return_buffer(self, buffer: memoryview) -> None:
+        self._buffers.append(buffer)
+
+
+def _run(
+    units: Sequence[Unit], executor: Executor, sink: Sink, cancel: CancelToken | None
+) -> list[UnitDigests | str]:
+    """The result of each unit: its digests, or why its file counts as unread."""
+    run = _Run(cancel)
+    done: SimpleQueue[Future[UnitDigests | str]] = SimpleQueue()
+    futures: list[Future[UnitDigests | str]] = []
+    reported = time.monotonic()
+
+    def report(*, now: bool = False) -> None:
+        nonlocal reported
+        clock = time.monotonic()
+        if (now or clock - reported >= REPORT_SECONDS) and (nbytes := run.take_read()):
+            reported = clock
+            sink(Advanced(STAGE, nbytes))
+
+    try:
+        for unit in units:
+            run.check()
+            future = executor.submit(_hash_unit, unit, run)
+            futures.append(future)
+            future.add_done_callback(done.put)
+            report()
+        left = len(futures)
+        while left:
+            try:
+                done.get(timeout=REPORT_SECONDS).result()
+                left -= 1
+            except Empty:
+                run.check()
+            report()
+    finally:
+        # After success this finds nothing to do. After an error, a cancel or Ctrl-C the
+        # tasks see the flag within a buffer, and the ones not begun never begin.
+        run.stop()
+        for future in futures:
+            future.cancel()
+        wait(futures)
+    report(now=True)
+    return [future.result() for future in futures]
+
+
+def _hash_unit(unit: Unit, run: _Run) -> UnitDigests | str:
+    """The digests of one unit, or why its file counts as unread.
+
+    The file is opened for every unit and must be the one whose header was read, before
+    and after: so the units of a file vouch for each other without sharing anything.
+    """
+    run.check()
+    if unit.file in run.failed:
+        return run.failed[unit.file]
+    buffer = run.borrow_buffer()
+    try:
+        with open_regular(unit.path) as opened:
+            result = (
+                _digests(opened.fd, unit.reads, buffer, run)
+                if opened.identity == unit.identity
+                else CHANGED
+            )
+            if identity(opened.fd) != unit.identity:
+                result = CHANGED  # a short read is then only how it showed
+    except Unreadable as error:
+        result = error.reason
+    except OSError as error:
+        result = reason_of(error)
+    finally:
+        run.return_buffer(buffer)
+    if isinstance(result, str):
+        run.failed[unit.file] = result
+    return result
+
+
+def _digests(fd: int, reads: Iterable[Read], buffer: memoryview, run: _Run) -> UnitDigests | str:
+    tensors: dict[str, bytes] = {}
+    spans: dict[tuple[str, int], bytes] = {}
+    digest = xxhash.xxh3_128_digest
+    for read in reads:
+        if isinstance(read, Batch):
+            length = read.stop - read.start
+            if not _fill(fd, buffer[:length], read.start):
+                return SHORT
+            base = read.rows[0][0]
+            for begin, end, name in read.rows:  # by the thousand: nothing but the hash here
+                tensors[name] = digest(buffer[begin - base : end - base])
+            run.advance(length)
+            run.check()
+            continue
+        hasher = xxhash.xxh3_128()
+        for at in range(read.start, read.stop, BUFFER_BYTES):
+            view = buffer[: read.stop - at]
+            if not _fill(fd, view, at):
+                return SHORT
+            hasher.update(view)
+            run.advance(len(view))
+            run.check()
+        if read.number is None:
+            tensors[read.name] = hasher.digest()
+        else:
+            spans[read.name, read.number] = hasher.digest()
+    return UnitDigests(tensors, spans)
+
+
+def _fill(fd: int, view: memoryview, offset: int) -> bool:
+    """Fill `view` from `offset` on; False when the file ends before that."""
+    filled = 0
+    while filled < len(view):
+        count = os.preadv(fd, [view[filled:]], offset + filled)
+        if count == 0:
+            return False
+        filled += count
+    return True
+
+
+def _joined(parts: Iterable[UnitDigests | str]) -> Mapping[str, bytes] | str:
+    """The digests of one file from those of its units, or why it counts as unread."""
+    tensors: dict[str, bytes] = {}
+    spans: dict[str, list[bytes]] = {}
+    for part in parts:
+        if isinstance(part, str):
+            return part
+        tensors.update(part.tensors)
+        for (name, _), digest in part.spans.items():  # units and reads are sorted by offset
+            spans.setdefault(name, []).append(digest)
+    for name, digests in spans.items():
+        tensors[name] = xxhash.xxh3_128_digest(b"".join(digests))
+    return tensors

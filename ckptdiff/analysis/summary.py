@@ -1,0 +1,142 @@
+"""Evidence and findings -> the rows of a report. Sorted here, so that every format agrees."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+
+from ckptdiff.analysis.identity import blamed
+from ckptdiff.analysis.ordering import natural
+from ckptdiff.records.checkpoint import Checkpoint, Unread
+from ckptdiff.records.evidence import Evidence, SchemeEvidence
+from ckptdiff.records.finding import SEVERITIES, Finding
+from ckptdiff.records.report import (
+    ActualRow,
+    Counts,
+    DeclaredRow,
+    IdentityRow,
+    SchemeRow,
+    Status,
+)
+
+
+def scheme_rows(evidence: Evidence, findings: Sequence[Finding]) -> tuple[SchemeRow, ...]:
+    """One row a scheme, in natural order of their ids."""
+    letters = {id: group.letter for group in evidence.identity for id in group.schemes}
+    worst = _worst(evidence, findings)
+    return tuple(
+        _scheme_row(scheme, letters.get(scheme.id), worst)
+        for scheme in sorted(evidence.schemes, key=lambda s: natural(s.id))
+    )
+
+
+def identity_rows(evidence: Evidence) -> tuple[IdentityRow, ...]:
+    """One row a fingerprint, in the order of their letters."""
+    return tuple(
+        IdentityRow(group.letter, group.fingerprint, group.schemes, group.nbytes)
+        for group in evidence.identity
+    )
+
+
+def sort_findings(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """The worst first; of the same severity, what concerns several schemes comes before
+    what it leads to in each of them, then by code and scheme."""
+
+    def key(finding: Finding) -> tuple[object, ...]:
+        severity = SEVERITIES.index(finding.severity)
+        return severity, len(finding.schemes) == 1, finding.code, [*map(natural, finding.schemes)]
+
+    return tuple(sorted(findings, key=key))
+
+
+def counts(
+    schemes: int, findings: Sequence[Finding], ignored: int, skipped: int, unread: int
+) -> Counts:
+    by_severity = Counter(finding.severity for finding in findings)
+    return Counts(
+        schemes=schemes,
+        errors=by_severity["error"],
+        warnings=by_severity["warning"],
+        infos=by_severity["info"],
+        ignored=ignored,
+        skipped=skipped,
+        unread=unread,
+    )
+
+
+def all_unread(evidence: Evidence, elsewhere: Sequence[Unread]) -> tuple[Unread, ...]:
+    """Everything that could not be looked at, with paths relative to ROOT."""
+    found = list(elsewhere)
+    for scheme in evidence.schemes:
+        found += [Unread(_below(scheme.id, item.path), item.reason) for item in scheme.unread]
+    return tuple(sorted(set(found), key=lambda item: (natural(item.path), item.reason)))
+
+
+def dtype_bytes(checkpoint: Checkpoint) -> dict[str, int]:
+    """dtype -> bytes of tensor data, sorted by name."""
+    total: dict[str, int] = defaultdict(int)
+    for _, tensor, _ in checkpoint.items():
+        total[tensor.dtype] += tensor.nbytes
+    return dict(sorted(total.items()))
+
+
+def _scheme_row(
+    scheme: SchemeEvidence, letter: str | None, worst: Mapping[str, Status]
+) -> SchemeRow:
+    checkpoint, coverage = scheme.checkpoint, scheme.coverage
+    has_headers = any(shard.header for shard in checkpoint.shards)
+    bits = coverage.effective_bits
+    return SchemeRow(
+        id=scheme.id,
+        family=scheme.family,
+        algo=scheme.algorithm,
+        producer=scheme.producer,
+        bytes=checkpoint.nbytes,
+        tensors=sum(len(shard.tensors) for shard in checkpoint.shards),
+        modules=len(coverage.modules),
+        declared=_declared_row(scheme),
+        actual=ActualRow(
+            quantized=len(coverage.quantized),
+            total=len(coverage.scope),
+            effective_bits=None if bits is None else round(bits, 4),
+        )
+        if has_headers
+        else None,
+        dtypes=dtype_bytes(checkpoint),
+        fingerprint=scheme.fingerprint,
+        identity=letter,
+        status=_status(scheme, worst),
+    )
+
+
+def _status(scheme: SchemeEvidence, worst: Mapping[str, Status]) -> Status:
+    found = worst.get(scheme.id, "ok")
+    return "unread" if scheme.unread and found != "error" else found
+
+
+def _declared_row(scheme: SchemeEvidence) -> DeclaredRow | None:
+    declared = scheme.coverage.declared
+    if declared is None:
+        return None
+    if declared.selected is None or declared.dropped is None:
+        return DeclaredRow(declared.percent, None, None)
+    return DeclaredRow(
+        percent=declared.percent,
+        selected=len(declared.selected),
+        total=len(declared.selected | declared.dropped),
+    )
+
+
+def _worst(evidence: Evidence, findings: Sequence[Finding]) -> dict[str, Status]:
+    worst: dict[str, Status] = {}
+    for severity in reversed(SEVERITIES):
+        for finding in findings:
+            if finding.severity == severity:
+                worst.update(dict.fromkeys(blamed(evidence, finding), severity))
+    return worst
+
+
+def _below(id: str, path: str) -> str:
+    if id == ".":
+        return path
+    return id if path == "." else f"{id}/{path}"

@@ -1,0 +1,1 @@
+"""The command line: one command a file, `output.py` writes stdout, `console.py` stderr."""

@@ -1,0 +1,108 @@
+"""`ckptdiff check`: the gate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ckptdiff import api
+from ckptdiff.cli.options import PATH, progress_option
+from ckptdiff.cli.output import format_of, use_color, write_file, write_stdout
+from ckptdiff.cli.progress import progress_sink
+
+FORMATS = ("text", "json")
+SUFFIXES: dict[str, api.Format] = {".txt": "text", ".json": "json"}
+
+
+@click.command("check")
+@click.argument("roots", metavar="[ROOT]...", nargs=-1, type=PATH)
+@click.option("--base", type=PATH, help="The full-precision checkpoint. Default: searched for.")
+@click.option("--no-hash", is_flag=True, help="Judge from headers alone, in milliseconds.")
+@click.option("--format", "format_", type=click.Choice(FORMATS), default="text", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+@click.option(
+    "-o", "--output", multiple=True, type=PATH, help="Also write a file; .json or .txt. Repeatable."
+)
+@click.option("--select", multiple=True, metavar="CODE", help="Run only these rules (CK3, CK501).")
+@click.option("--ignore", multiple=True, metavar="CODE", help="Do not count these rules' findings.")
+@click.option(
+    "--fail-on",
+    type=click.Choice(["error", "warning", "never"]),
+    help="The severity that makes exit code 1.  [default: error]",
+)
+@click.option(
+    "--require", multiple=True, metavar="WHAT", help="base, manifest: exit 2 when there is none."
+)
+@click.option("--expect", type=click.IntRange(0), metavar="N", help="Exit 2 for fewer schemes.")
+@click.option("--config", type=PATH, help="A ckptdiff.toml. Default: from here upwards.")
+@click.option("--jobs", type=click.IntRange(1), metavar="N", help="Threads.  [default: all cores]")
+@progress_option
+def command(
+    roots: tuple[Path, ...],
+    base: Path | None,
+    no_hash: bool,
+    format_: api.Format,
+    as_json: bool,
+    output: tuple[Path, ...],
+    select: tuple[str, ...],
+    ignore: tuple[str, ...],
+    fail_on: api.FailOn | None,
+    require: tuple[str, ...],
+    expect: int | None,
+    config: Path | None,
+    jobs: int | None,
+    progress: str,
+) -> None:
+    """Judge every scheme below ROOT (default: the current directory).
+
+    Says in one sentence what is wrong, lists findings with a next step each, and names the
+    schemes that are safe to use. Exit code 0: nothing at or above --fail-on; 1: something;
+    2: not everything could be looked at.
+
+    \b
+    ckptdiff check models/quantized --base models/base
+    ckptdiff check . --no-hash                      # seconds on a slow disk
+    ckptdiff check . --expect 10 --json > report.json
+    ckptdiff check . --require base,manifest -o report.txt -o report.json
+    """
+    files = [(path, format_of(path, SUFFIXES)) for path in output]
+    format_ = "json" if as_json else format_
+    reports, codes = [], []
+    for root in roots or (Path(),):
+        settings = api.load_settings(root, config)
+        report = api.check(
+            root,
+            base=base,
+            hashes=not no_hash,
+            select=_split(select),
+            ignore=_split(ignore),
+            fail_on=fail_on,
+            require=_requirements(require),
+            expect=expect,
+            settings=settings,
+            jobs=jobs,
+            sink=progress_sink(progress),
+        )
+        reports.append(report)
+        codes.append(api.exit_code(report, fail_on or settings.fail_on or "error"))
+    for path, kind in files:
+        write_file(path, b"".join(api.render(report, kind) for report in reports))
+    color = use_color()
+    write_stdout(b"".join(api.render(report, format_, color=color) for report in reports))
+    # Of several roots, a finding in one outweighs something unread in another.
+    raise click.exceptions.Exit(1 if 1 in codes else max(codes))
+
+
+def _split(values: tuple[str, ...]) -> list[str]:
+    return [part.strip() for value in values for part in value.split(",") if part.strip()]
+
+
+def _requirements(values: tuple[str, ...]) -> list[api.Requirement]:
+    wanted = _split(values)
+    known: dict[str, api.Requirement] = {"base": "base", "manifest": "manifest"}
+    if unknown := [item for item in wanted if item not in known]:
+        raise click.BadParameter(
+            f"{unknown[0]!r} is neither base nor manifest", param_hint="--require"
+        )
+    return [known[item] for item in wanted]

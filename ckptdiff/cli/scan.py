@@ -1,0 +1,29 @@
+"""`ckptdiff scan`: the inventory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ckptdiff import api
+from ckptdiff.cli.options import PATH, progress_option
+from ckptdiff.cli.output import use_color, write_stdout
+from ckptdiff.cli.progress import progress_sink
+
+
+@click.command("scan")
+@click.argument("root", default=".", type=PATH)
+@click.option("--base", type=PATH, help="The full-precision checkpoint. Default: searched for.")
+@click.option("--json", "as_json", is_flag=True, help="Write ckptdiff.scan/1 instead of text.")
+@progress_option
+def command(root: Path, base: Path | None, as_json: bool, progress: str) -> None:
+    """List what lies below ROOT from headers alone: no tensor is read, nothing is judged.
+
+    \b
+    ckptdiff scan models/quantized
+    ckptdiff scan . --json | jq '.schemes[] | {id, bytes, actual}'
+    """
+    report = api.scan(root, base=base, sink=progress_sink(progress))
+    write_stdout(api.render(report, "json" if as_json else "text", color=use_color()))
+    raise click.exceptions.Exit(api.exit_code(report))

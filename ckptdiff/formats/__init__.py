@@ -1,0 +1,1 @@
+"""Bytes to records: one file a format. Nothing here opens a network connection."""

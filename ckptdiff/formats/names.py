@@ -1,0 +1,106 @@
+"""One name for one module, however disk, live model and manifests spell it.
+
+Hub checkpoints and ModelOpt exports write `model.layers.0…` and `visual…`, live models
+`model.language_model.layers.0…` and `model.visual…`, baseline manifests
+`language_model.layers.0…`. The *key* is what is left once those prefixes are gone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+RECIPE_SUFFIX = ".quant_recipe"
+WEIGHT_SUFFIXES = (".weight", ".weight_packed", ".qweight")
+
+_EXPERT = re.compile(r"^(.*\bexperts)\.\d+\.")
+# As ModelOpt groups them; the last two are the linear attention of Qwen3-Next.
+_FUSED = (
+    ("q_proj", "k_proj", "v_proj"),
+    ("gate_proj", "up_proj"),
+    ("in_proj_qkv", "in_proj_z"),
+    ("in_proj_b", "in_proj_a"),
+)
+_SHARE = re.compile(r"(?:^|[^a-z0-9])top(\d{1,3})(?![0-9a-z])", re.IGNORECASE)
+
+
+def module_key(name: str) -> str:
+    """The spelling-independent key of a module or recipe name.
+
+    >>> module_key("model.language_model.layers.0.mlp.up_proj.quant_recipe")
+    'layers.0.mlp.up_proj'
+    """
+    name = name.removesuffix(RECIPE_SUFFIX)
+    return name.removeprefix("model.").removeprefix("language_model.").removeprefix("model.")
+
+
+def keys_of(names: Iterable[str]) -> dict[str, str]:
+    """name -> key; the full names when two of them would share a key."""
+    keys = {name: module_key(name) for name in names}
+    if len(set(keys.values())) < len(keys):
+        return {name: name for name in keys}
+    return keys
+
+
+def weight_module(tensor_name: str) -> str | None:
+    """The module whose weight this tensor is, or None for every other tensor."""
+    for suffix in WEIGHT_SUFFIXES:
+        if tensor_name.endswith(suffix):
+            return tensor_name[: -len(suffix)]
+    return None
+
+
+def declared_share(name: str) -> int | None:
+    """The percentage that a `topNN` token of a scheme's name declares, 1-100.
+
+    >>> declared_share("fp8_autoquant_all_layers_top10_coco2017")
+    10
+    """
+    found = _SHARE.findall(name)
+    share = int(found[-1]) if found else 0
+    return share if 1 <= share <= 100 else None
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeGroups:
+    """Expands a recipe, named after the first member of its group, to module keys.
+
+    ModelOpt searches groups: q/k/v together, gate/up together, all experts of a layer
+    together; everything else alone. A module that is ranked under its own name is not
+    part of another recipe's group.
+    """
+
+    modules: Collection[str]
+    experts: Mapping[str, tuple[str, ...]]
+    ranked: frozenset[str]
+
+    @classmethod
+    def of(cls, modules: Collection[str], ranked: Iterable[str]) -> RecipeGroups:
+        """`modules` are the keys that exist; `ranked` the keys of all known recipes."""
+        experts: dict[str, list[str]] = defaultdict(list)
+        for module in modules:
+            if match := _EXPERT.match(module):
+                experts[match[1]].append(module)
+        return cls(
+            modules=modules,
+            experts={name: tuple(members) for name, members in experts.items()},
+            ranked=frozenset(ranked),
+        )
+
+    def expand(self, recipe: str) -> tuple[str, ...]:
+        """The keys of the existing modules that recipe key `recipe` stands for."""
+        members = [m for m in self._candidates(recipe) if m in self.modules]
+        return tuple(m for m in members if m == recipe or m not in self.ranked)
+
+    def _candidates(self, recipe: str) -> tuple[str, ...]:
+        if recipe in self.experts:
+            return self.experts[recipe]
+        if match := _EXPERT.match(recipe):
+            return self.experts.get(match[1], ())
+        parent, dot, leaf = recipe.rpartition(".")
+        for group in _FUSED:
+            if leaf in group:
+                return tuple(f"{parent}{dot}{member}" for member in group)
+        return (recipe,)

@@ -1,0 +1,1 @@
+"""The parent side of long work: read, hash, and later spawn, verify and rename."""

@@ -1,0 +1,215 @@
+"""What one checkpoint directory holds, as read from its files without judging it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+DefectKind = Literal[
+    "malformed",  # the header, index, config or manifest cannot be understood
+    "truncated",  # the header promises more bytes than the file has
+    "overlap",  # two tensors claim the same bytes
+    "gap",  # bytes that belong to no tensor
+    "missing-shard",  # the index names a file that is not there
+    "absent-tensor",  # the index names a tensor that its shard does not hold
+    "escaping-path",  # the index names a file outside the checkpoint
+    "no-weights",  # there is nothing to load
+    "twice",  # one tensor name in two shards
+    "not-indexed",  # a tensor in an indexed shard that the index does not name
+    "stray-shard",  # a shard that the index does not name
+    "total-size",  # the index states another total size than the headers
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One entry of a safetensors header.
+
+    `shape` is the logical shape, `data_offsets` the half-open byte range relative to
+    the start of the data section, both exactly as the header has them.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    data_offsets: tuple[int, int]
+
+    @property
+    def nbytes(self) -> int:
+        return self.data_offsets[1] - self.data_offsets[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Defect:
+    """Something wrong in one file. `offset` is a byte offset from the file's start."""
+
+    kind: DefectKind
+    message: str
+    file: str
+    offset: int | None = None
+    tensor: str | None = None
+    expected: str | None = None
+    actual: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A file or directory that could not be looked at, and why: never "looked, fine"."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileIdentity:
+    """What tells whether a file is still the one that was read before (from fstat)."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A parsed safetensors header. `data_start` is the absolute offset of the data."""
+
+    data_start: int
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One safetensors file. `header` is None when it could not be read or understood."""
+
+    name: str
+    path: str
+    identity: FileIdentity | None = None
+    header: Header | None = None
+    defects: tuple[Defect, ...] = ()
+    unread: Unread | None = None
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        return self.header.tensors if self.header else {}
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """`model.safetensors.index.json`: which shard holds which tensor, as it claims."""
+
+    name: str
+    weight_map: Mapping[str, str]
+    total_size: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class QuantConfig:
+    """A quantization config in one form, whichever of the two files it came from.
+
+    `algorithm` is as ModelOpt spells it (None: unquantized or not said), `layers` the
+    per-module algorithms of MIXED_PRECISION, `method` the `quant_method` of config.json
+    ("modelopt", "compressed-tensors", …).
+    """
+
+    source: str
+    method: str
+    producer: str
+    algorithm: str | None
+    kv_cache_algorithm: str | None = None
+    group_size: int | None = None
+    exclude: tuple[str, ...] = ()
+    layers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """The part of config.json that tells which model this is."""
+
+    architectures: tuple[str, ...] = ()
+    hidden_size: int | None = None
+    num_layers: int | None = None
+    tied_embeddings: bool = False
+    quantization: QuantConfig | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CoverageManifest:
+    """`*_coverage_from_baseline.json`: which recipes a scheme claims to quantize."""
+
+    name: str
+    scheme_name: str | None
+    baseline_dir: str | None
+    baseline_manifest: str | None
+    top_percent: float | None
+    fraction: float | None
+    total: int | None
+    num_selected: int | None
+    num_dropped: int | None
+    selected: tuple[str, ...]
+    dropped: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One searched group of a baseline manifest: what AutoQuant could do with it."""
+
+    name: str
+    formats: tuple[str, ...] = ()
+    importance: float | None = None
+    rank: int | None = None
+
+    @property
+    def eligible(self) -> bool:
+        """Whether the search could have quantized it: more than a NONE format."""
+        return not self.formats or any(not f.startswith("NONE") for f in self.formats)
+
+
+@dataclass(frozen=True, slots=True)
+class BaselineManifest:
+    """`*_quant_manifest.json`: an AutoQuant search. `ranking` is least sensitive first."""
+
+    name: str
+    scheme_name: str | None
+    effective_bits: float | None
+    recipes: Mapping[str, Recipe]
+    ranking: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Everything that one checkpoint directory says of itself.
+
+    `id` is the path relative to ROOT with forward slashes ("." for ROOT itself).
+    `documents` says which of the optional documents are there, readable or not.
+    """
+
+    id: str
+    path: str
+    shards: tuple[Shard, ...] = ()
+    index: Index | None = None
+    config: ModelConfig | None = None
+    quant_config: QuantConfig | None = None
+    coverage: tuple[CoverageManifest, ...] = ()
+    baselines: tuple[BaselineManifest, ...] = ()
+    defects: tuple[Defect, ...] = ()
+    unread: tuple[Unread, ...] = ()
+    documents: tuple[str, ...] = ()
+
+    def items(self) -> Iterator[tuple[str, Tensor, Shard]]:
+        """Every tensor with its name and shard, shard by shard in header order."""
+        for shard in self.shards:
+            for name, tensor in shard.tensors.items():
+                yield name, tensor, shard
+
+    @property
+    def readable(self) -> bool:
+        """Whether every shard's header was read, so that an absent tensor is absent."""
+        return not self.unread and all(shard.header for shard in self.shards)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of tensor data, as the headers have them."""
+        return sum(t.nbytes for shard in self.shards for t in shard.tensors.values())

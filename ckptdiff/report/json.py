@@ -1,0 +1,27 @@
+"""Reports as JSON, and the JSON Schema of each, generated from the record classes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+
+from ckptdiff.records.report import CHECK_SCHEMA, SCAN_SCHEMA, CheckReport, ScanReport
+
+SCHEMAS: dict[str, type] = {CHECK_SCHEMA: CheckReport, SCAN_SCHEMA: ScanReport}
+
+
+def to_json(report: object) -> bytes:
+    """A report as UTF-8 JSON, two spaces of indent, keys in the order of the records.
+
+    Everything beyond ASCII is escaped, so that a name with a lone surrogate or an escape
+    code survives every terminal and every parser.
+    """
+    return (json.dumps(msgspec.to_builtins(report), indent=2) + "\n").encode("ascii")
+
+
+def json_schema(name: str) -> dict[str, Any]:
+    """The JSON Schema of the report that is called `name`, such as "ckptdiff.check/1"."""
+    schema: dict[str, Any] = msgspec.json.schema(SCHEMAS[name])
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": name, **schema}

@@ -1,0 +1,48 @@
+"""CK306 unknown-layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckptdiff.records.evidence import Evidence
+from ckptdiff.records.finding import Finding, Location
+from ckptdiff.rules.base import Rule
+
+
+class UnknownLayer(Rule):
+    """The coverage manifest names a recipe that matches no module of the checkpoint.
+
+    Names are compared without the prefixes that differ between disk, live model and
+    manifest. A tied `lm_head` is never reported: rankings list it, disks do not have it.
+
+    What to do: the manifest was most likely written for another model; take the one that
+    belongs to this checkpoint.
+    """
+
+    code = "CK306"
+    name = "unknown-layer"
+    severity = "error"
+    since = "0.1"
+    needs = ("headers", "manifest")
+
+    def check(self, evidence: Evidence) -> Iterator[Finding]:
+        for scheme in evidence.schemes:
+            declared = scheme.coverage.declared
+            if declared is None or not declared.unknown:
+                continue
+            count = len(declared.unknown)
+            yield self.finding(
+                [scheme],
+                f"{count} of {declared.recipes_total} recipes match no module of the checkpoint",
+                expected=f"{declared.recipes_total} recipes that name modules",
+                actual=f"{count} that do not",
+                locations=[
+                    Location(
+                        module=name,
+                        shard=declared.manifest,
+                        expected="a module of the checkpoint",
+                        actual="no such module",
+                    )
+                    for name in declared.unknown
+                ],
+            )

@@ -1,0 +1,35 @@
+"""What lies in a directory, without opening any of it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from ckptdiff.sources.local import Unreadable, reason_of
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One name in a directory. `linked` directories are reached through a symlink."""
+
+    name: str
+    is_directory: bool
+    linked: bool
+
+
+def list_directory(path: Path) -> tuple[Entry, ...]:
+    """The entries of `path`, sorted by name. Raises `Unreadable`."""
+    try:
+        with os.scandir(path) as entries:
+            found = [Entry(e.name, _is_directory(e), e.is_symlink()) for e in entries]
+    except OSError as error:
+        raise Unreadable(reason_of(error)) from error
+    return tuple(sorted(found, key=lambda entry: entry.name))
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a loop of symlinks is no directory; opening it tells the reason
+        return False
