@@ -32,12 +32,11 @@ from ckptdiff.records.report import (
     ScanReport,
     Tool,
 )
-from ckptdiff.records.settings import Settings
+from ckptdiff.records.settings import FailOn, Settings
 from ckptdiff.records.sweep import Sweep
 from ckptdiff.rules.engine import judge, set_aside
 from ckptdiff.rules.registry import matching, table
 
-FailOn = Literal["error", "warning", "never"]
 Requirement = Literal["base", "manifest"]
 Format = Literal["text", "json"]
 StrPath = str | os.PathLike[str]

@@ -39,7 +39,7 @@ def _scheme(checkpoint: Checkpoint, digests: Mapping[str, ShardDigests] | None) 
     baseline = baseline_of(checkpoint)
     algorithm = quantization.algorithm if quantization else None
     read = {} if digests is None else digests
-    unread = [shard.unread for shard in checkpoint.shards if shard.unread]
+    unread = [shard.unread for shard in checkpoint.shards]
     unread += [read[s.path].unread for s in checkpoint.shards if s.path in read]
     return SchemeEvidence(
         checkpoint=checkpoint,

@@ -10,6 +10,7 @@ from ckptdiff import api
 from ckptdiff.cli.options import PATH, progress_option
 from ckptdiff.cli.output import format_of, use_color, write_file, write_stdout
 from ckptdiff.cli.progress import progress_sink
+from ckptdiff.records.settings import FailOn
 
 FORMATS = ("text", "json")
 SUFFIXES: dict[str, api.Format] = {".txt": "text", ".json": "json"}
@@ -47,7 +48,7 @@ def command(
     output: tuple[Path, ...],
     select: tuple[str, ...],
     ignore: tuple[str, ...],
-    fail_on: api.FailOn | None,
+    fail_on: FailOn | None,
     require: tuple[str, ...],
     expect: int | None,
     config: Path | None,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from ckptdiff.errors import UsageError
 
-Renderer = Callable[[], bytes]
+T = TypeVar("T")
 
 
 def use_color() -> bool:
@@ -27,7 +28,7 @@ def write_stdout(data: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
-def format_of(path: Path, formats: Mapping[str, str]) -> str:
+def format_of(path: Path, formats: Mapping[str, T]) -> T:
     """The format that the suffix of `path` picks. Raises `UsageError` for an unknown one."""
     try:
         return formats[path.suffix.lower()]
@@ -49,8 +50,8 @@ def write_file(path: Path, data: bytes) -> None:
             file.write(data)
         umask = os.umask(0)
         os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
-        os.replace(name, path)
+        Path(name).chmod(0o666 & ~umask)
+        Path(name).replace(path)
     except OSError as error:
         raise UsageError(
             f"{path} cannot be written: {error.strerror}", "Name another file with -o."

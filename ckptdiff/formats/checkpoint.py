@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -156,14 +157,16 @@ def _manifests(
     paths = list(names)
     if MANIFEST_DIR in names:
         paths += [f"{MANIFEST_DIR}/{name}" for name in reading.list(MANIFEST_DIR)]
-    coverage, baselines = [], []
+    coverage: list[CoverageManifest] = []
+    baselines: list[BaselineManifest] = []
     for path in paths:
         if path.endswith(COVERAGE_SUFFIX):
-            found = reading.document(path, paths, lambda d, path=path: parse_coverage(d, path))
-            coverage += [found] if found else []
-        elif path.endswith(BASELINE_SUFFIX):
-            other = reading.document(path, paths, lambda d, path=path: parse_baseline(d, path))
-            baselines += [other] if other else []
+            if found := reading.document(path, paths, partial(parse_coverage, name=path)):
+                coverage.append(found)
+        elif path.endswith(BASELINE_SUFFIX) and (
+            baseline := reading.document(path, paths, partial(parse_baseline, name=path))
+        ):
+            baselines.append(baseline)
     return tuple(coverage), tuple(baselines)
 
 

@@ -54,7 +54,7 @@ def _walk(
     path: Path, id: str, above: tuple[tuple[int, int], ...], linked: bool, found: Found
 ) -> None:
     try:
-        here = os.stat(path)
+        here = path.stat()
         entries = list_directory(path)
     except (OSError, Unreadable) as error:
         reason = error.reason if isinstance(error, Unreadable) else str(error.strerror)
@@ -72,15 +72,15 @@ def _walk(
     for entry in entries:
         below = entry.name if id == "." else f"{id}/{entry.name}"
         if entry.is_directory and not entry.name.endswith(WEIGHTS_SUFFIX):
-            if reason := _directory_passed_over(entry.name):
-                found.passed_over.append(PassedOver(below, reason))
+            if hidden := _directory_passed_over(entry.name):
+                found.passed_over.append(PassedOver(below, hidden))
             elif entry.linked and linked:
                 # One link is a layout, a chain of them a maze.
                 found.passed_over.append(PassedOver(below, "a link inside a linked directory"))
             elif entry.name != MANIFEST_DIR:
                 _walk(path / entry.name, below, (*above, node), linked or entry.linked, found)
-        elif reason := not_judged(entry.name):
-            found.passed_over.append(PassedOver(below, reason))
+        elif other := not_judged(entry.name):
+            found.passed_over.append(PassedOver(below, other))
 
 
 def _directory_passed_over(name: str) -> str | None:
@@ -108,10 +108,8 @@ def find_bases(root: Path, identity: tuple[object, ...]) -> BaseSearch:
     """Full-precision checkpoints with `identity` in ROOT, its siblings, their children and
     their children's children, by configs alone, each real directory once."""
     candidates: dict[str, Path] = {}
-    visited = 0
-    for path in _around(root):
-        visited += 1
-        if visited > MAX_VISITED:
+    for visited, path in enumerate(_around(root)):
+        if visited >= MAX_VISITED:
             return BaseSearch(tuple(candidates.values()), complete=False)
         if _is_base(path, identity):
             candidates.setdefault(os.path.realpath(path), path)
@@ -120,8 +118,7 @@ def find_bases(root: Path, identity: tuple[object, ...]) -> BaseSearch:
 
 def _around(root: Path) -> Iterator[Path]:
     yield root
-    for depth_1 in _directories(root):
-        yield depth_1
+    yield from _directories(root)
     for sibling in _directories(root.parent):
         if sibling.name == root.name:
             continue

@@ -8,12 +8,11 @@ from typing import Any
 
 from ckptdiff.errors import SettingsError
 from ckptdiff.records.finding import Ignore
-from ckptdiff.records.settings import Settings
+from ckptdiff.records.settings import FAIL_ON, Settings
 from ckptdiff.sources.local import Unreadable, read_document
 
 SETTINGS_NAME = "ckptdiff.toml"
 REQUIREMENTS = ("base", "manifest")
-THRESHOLDS = ("error", "warning", "never")
 
 _EXAMPLE = """\
 base = "../base"
@@ -55,9 +54,9 @@ def read_settings(path: Path) -> Settings:
     if unknown := sorted(set(document) - known):
         _refuse(path, f"unknown key {unknown[0]!r}")
     base = _text(path, document, "base")
-    fail_on = _text(path, document, "fail_on")
-    if fail_on not in (None, *THRESHOLDS):
-        _refuse(path, f"fail_on = {fail_on!r}, expected one of {', '.join(THRESHOLDS)}")
+    fail_on = document.get("fail_on")
+    if fail_on not in (None, *FAIL_ON):
+        _refuse(path, f"fail_on = {fail_on!r}, expected one of {', '.join(FAIL_ON)}")
     require = _texts(path, document, "require")
     if wrong := [item for item in require if item not in REQUIREMENTS]:
         _refuse(path, f"require has {wrong[0]!r}, expected {' or '.join(REQUIREMENTS)}")
@@ -97,7 +96,7 @@ def _tables(path: Path, document: dict[str, Any], key: str) -> list[dict[str, An
     value = document.get(key, [])
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         _refuse(path, f"{key} is no list of tables")
-    return value
+    return list(value)
 
 
 def _ignore(path: Path, table: dict[str, Any]) -> Ignore:

@@ -62,7 +62,7 @@ def read_sweep(
 
 def _require_directory(root: Path) -> None:
     try:
-        os.stat(root)
+        root.stat()
     except FileNotFoundError:
         raise RootError(f"{root} does not exist", "Check the path.") from None
     except (OSError, ValueError) as error:
@@ -93,7 +93,8 @@ def _read_base(base: Path, root: Path) -> Checkpoint:
 
 def _search(root: Path, checkpoints: Sequence[Checkpoint]) -> tuple[Base | None, str]:
     """The base as the contract finds it, or None and what was seen instead."""
-    inside, rest = [], []
+    inside: list[Checkpoint] = []
+    rest: list[Checkpoint] = []
     for checkpoint in checkpoints:
         (inside if is_full_precision(checkpoint) else rest).append(checkpoint)
     if not rest:
@@ -132,6 +133,6 @@ def relative_id(path: Path, root: Path) -> str:
 
 def _same_directory(one: Path, other: Path) -> bool:
     try:
-        return os.path.samefile(one, other)
+        return one.samefile(other)
     except (OSError, ValueError):
         return False

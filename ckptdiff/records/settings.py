@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from ckptdiff.records.finding import Ignore
+
+# The severity from which on a finding makes exit code 1.
+FailOn = Literal["error", "warning", "never"]
+FAIL_ON: tuple[FailOn, ...] = ("error", "warning", "never")
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +18,7 @@ class Settings:
 
     path: str | None = None
     base: str | None = None
-    fail_on: str | None = None
+    fail_on: FailOn | None = None
     require: tuple[str, ...] = ()
     expect: int | None = None
     select: tuple[str, ...] = ()
