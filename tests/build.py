@@ -83,7 +83,7 @@ def base_tensors(layers: int = LAYERS) -> dict[str, Spec]:
 def fp8_tensors(quantized: Sequence[str], layers: int = LAYERS) -> dict[str, Spec]:
     """The model with the modules in `quantized` as FP8 with per-tensor scales."""
     found = dict(base_tensors(layers))
-    for name in quantized:
+    for name in (name for name in quantized if f"{name}.weight" in found):
         shape = found[f"{name}.weight"].shape
         found[f"{name}.weight"] = Spec("F8_E4M3", shape, f"fp8 {name}")
         found[f"{name}.weight_scale"] = Spec("F32", (), f"scale {name}")

@@ -149,10 +149,11 @@ def _declared(
         )
         for names in recipes
     ]
+    promised = RecipeGroups.of(modules.keys() | _promised(scheme, key), ())
     unknown = tuple(
         name
         for name in dict.fromkeys(manifest.selected + manifest.dropped)
-        if not groups.expand(key(name)) and key(name) != "lm_head"
+        if not promised.expand(key(name)) and key(name) != "lm_head"
     )
     percent = manifest.top_percent
     if percent is None and manifest.fraction is not None:
@@ -167,6 +168,12 @@ def _declared(
         unknown=unknown if scheme.readable else (),
         manifest=manifest.name,
     )
+
+
+def _promised(scheme: Checkpoint, key: Callable[[str], str]) -> set[str]:
+    """Modules that the index names. One that no shard holds is CK104's, not unknown."""
+    names = scheme.index.weight_map if scheme.index else ()
+    return {key(module) for name in names if (module := weight_module(name))}
 
 
 def _ranked_modules(

@@ -66,9 +66,7 @@ def _fingerprint(checkpoint: Checkpoint, digests: Mapping[str, ShardDigests]) ->
     """The sharding-independent fingerprint; None unless every tensor has a digest."""
     from ckptdiff.analysis.hashing import fingerprint
 
-    if not checkpoint.shards or not checkpoint.readable:
-        return None
-    if any(defect.kind in ("missing-shard", "escaping-path") for defect in checkpoint.defects):
+    if not checkpoint.readable:
         return None
     keys = keys_of(name for name, _, _ in checkpoint.items())
     leaves = []

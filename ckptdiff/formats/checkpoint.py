@@ -124,6 +124,11 @@ class _Reading:
     unread: list[Unread] = field(default_factory=list)
     documents: list[str] = field(default_factory=list)
 
+    @property
+    def unlisted(self) -> bool:
+        """Whether the directory itself could not be listed: then nothing is known of it."""
+        return any(item.path == "." for item in self.unread)
+
     def list(self, folder: str) -> tuple[str, ...]:
         try:
             return tuple(entry.name for entry in list_directory(self.path / folder))
@@ -181,7 +186,7 @@ def _shards(reading: _Reading, names: tuple[str, ...], index: Index | None) -> t
     """The shards that a loader would read, with defects for those that are not there."""
     present = [n for n in names if n.endswith(WEIGHTS_SUFFIX) and not not_judged(n)]
     wanted = _wanted(present, names, index)
-    if not wanted:
+    if not wanted and not reading.unlisted:
         reading.defects.append(
             Defect("no-weights", "holds no safetensors weights", ".", expected=SINGLE_NAME)
         )

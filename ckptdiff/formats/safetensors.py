@@ -165,7 +165,7 @@ def _parse_plain(body: bytes, data_bytes: int) -> Header | None:
             # is no key that msgspec skipped.
             if b"\\" in rest:
                 return None
-            if b"-0" in rest and _NEGATIVE_ZERO.search(rest):  # msgspec takes -0 for 0
+            if b"-" in rest and _NEGATIVE_ZERO.search(rest):  # msgspec takes -0 for 0
                 return None
             tensors = _decoder().decode(rest)
             if rest.count(b'"') != 10 * len(tensors) or METADATA in tensors:

@@ -206,8 +206,9 @@ class Checkpoint:
 
     @property
     def readable(self) -> bool:
-        """Whether every shard's header was read, so that an absent tensor is absent."""
-        return not self.unread and all(shard.header for shard in self.shards)
+        """Whether every header was read, so that a tensor that is not there is absent."""
+        lost = any(defect.kind in ("missing-shard", "escaping-path") for defect in self.defects)
+        return bool(self.shards) and not lost and all(shard.header for shard in self.shards)
 
     @property
     def nbytes(self) -> int:

@@ -33,44 +33,40 @@ class NotNested(Rule):
         for scheme in evidence.schemes:
             families[scheme.family].append(scheme)
         for family in families.values():
-            for smaller, larger in pairwise(_steps(family)):
-                for scheme in larger:
-                    yield from self._compare(smaller, scheme)
+            for smaller, larger in pairwise(_by_size(family)):
+                missing = _selected(smaller) - _selected(larger)
+                # A module that this checkpoint does not have cannot be selected in it.
+                missing &= larger.coverage.modules.keys()
+                if missing:
+                    yield self._finding(smaller, larger, missing)
 
-    def _compare(
-        self, smaller: Sequence[SchemeEvidence], scheme: SchemeEvidence
-    ) -> Iterator[Finding]:
-        missing = {
-            key: other
-            for other in smaller
-            for key in (other.coverage.selected or frozenset())
-            - (scheme.coverage.selected or set())
-            # A module that this checkpoint does not have cannot be selected in it.
-            if key in scheme.coverage.modules
-        }
-        if missing:
-            others = ", ".join(sorted({other.id for other in missing.values()}))
-            yield self.finding(
-                [scheme],
-                f"drops {len(missing)} modules that the smaller {others} selects",
-                expected=f"every module of {others}",
-                actual=f"{len(missing)} of them dropped",
-                locations=[
-                    Location(
-                        module=scheme.coverage.modules[key].name,
-                        expected=f"selected, as in {other.id}",
-                        actual="dropped",
-                    )
-                    for key, other in missing.items()
-                ],
-            )
+    def _finding(
+        self, smaller: SchemeEvidence, larger: SchemeEvidence, missing: frozenset[str]
+    ) -> Finding:
+        return self.finding(
+            [larger],
+            f"drops {len(missing)} modules that the smaller {smaller.id} selects",
+            expected=f"every module of {smaller.id}",
+            actual=f"{len(missing)} of them dropped",
+            locations=[
+                Location(
+                    module=larger.coverage.modules[key].name,
+                    expected=f"selected, as in {smaller.id}",
+                    actual="dropped",
+                )
+                for key in missing
+            ],
+        )
 
 
-def _steps(family: Sequence[SchemeEvidence]) -> list[list[SchemeEvidence]]:
-    """The schemes of a family by declared percentage, equal ones together."""
-    steps: dict[float, list[SchemeEvidence]] = defaultdict(list)
+def _selected(scheme: SchemeEvidence) -> frozenset[str]:
+    return scheme.coverage.selected or frozenset()
+
+
+def _by_size(family: Sequence[SchemeEvidence]) -> list[SchemeEvidence]:
+    """One scheme for each declared set, the smallest set first. Counted, because a share
+    that was written down wrong is another fault."""
+    first: dict[frozenset[str], SchemeEvidence] = {}
     for scheme in family:
-        declared = scheme.coverage.declared
-        if declared is not None and declared.percent is not None:
-            steps[declared.percent].append(scheme)
-    return [steps[percent] for percent in sorted(steps)]
+        first.setdefault(_selected(scheme), scheme)
+    return [first[selected] for selected in sorted(first, key=len)]
