@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from ckptdiff.api import check, exit_code, rules, scan
+    from ckptdiff.api import check, exit_code, render, rules, scan
     from ckptdiff.errors import CkptdiffError
     from ckptdiff.records.report import CheckReport, ScanReport
 
 _HOMES = {
     "check": "ckptdiff.api",
     "exit_code": "ckptdiff.api",
+    "render": "ckptdiff.api",
     "rules": "ckptdiff.api",
     "scan": "ckptdiff.api",
     "CkptdiffError": "ckptdiff.errors",
@@ -37,6 +38,7 @@ __all__ = [
     "__version__",
     "check",
     "exit_code",
+    "render",
     "rules",
     "scan",
 ]

@@ -69,7 +69,8 @@ class RecipeGroups:
 
     ModelOpt searches groups: q/k/v together, gate/up together, all experts of a layer
     together; everything else alone. A module that is ranked under its own name is not
-    part of another recipe's group.
+    part of another recipe's group, and a group belongs to the first of its members that
+    is ranked.
     """
 
     modules: Collection[str]
@@ -91,8 +92,15 @@ class RecipeGroups:
 
     def expand(self, recipe: str) -> tuple[str, ...]:
         """The keys of the existing modules that recipe key `recipe` stands for."""
-        members = [m for m in self._candidates(recipe) if m in self.modules]
-        return tuple(m for m in members if m == recipe or m not in self.ranked)
+        members = self._candidates(recipe)
+        leader = next((member for member in members if member in self.ranked), recipe)
+        if recipe in members and recipe != leader:
+            members = (recipe,)
+        return tuple(
+            member
+            for member in members
+            if member in self.modules and (member == recipe or member not in self.ranked)
+        )
 
     def _candidates(self, recipe: str) -> tuple[str, ...]:
         if recipe in self.experts:
