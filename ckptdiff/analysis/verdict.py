@@ -68,10 +68,10 @@ def _fault(evidence: Evidence, findings: Sequence[Finding]) -> str | None:
     schemes = sorted({id for f in errors for id in f.schemes}, key=natural)
     count = f"{len(schemes)} of {_plural(len(evidence.schemes), 'scheme')}"
     if all(f.code in _COVERAGE or f.code == "CK503" for f in errors):
-        be = "does" if len(schemes) == 1 else "do"
-        return f"{count} {be} not quantize the layers that their manifests declare: " + _names(
-            schemes
-        )
+        does, manifest = ("does", "its manifest declares")
+        if len(schemes) > 1:
+            does, manifest = ("do", "their manifests declare")
+        return f"{count} {does} not quantize the layers that {manifest}: {_names(schemes)}"
     first = errors[0]
     more = f" and {len(errors) - 1} more" if len(errors) > 1 else ""
     return f"{count} cannot be relied on: {_names(schemes)} ({first.code} {first.name}{more})"
@@ -128,7 +128,8 @@ def _no_fault(evidence: Evidence, findings: Sequence[Finding]) -> str:
             else "it follows its manifest"
         )
     if not judged:
-        parts.append("no coverage manifest says what they should quantize")
+        them = "it" if count == 1 else "they"
+        parts.append(f"no coverage manifest says what {them} should quantize")
     copies = [g for g in evidence.identity if len(g.schemes) > 1]
     if copies:
         size = max(len(group.schemes) for group in copies)

@@ -35,7 +35,7 @@ _JSON = json.JSONDecoder()
 
 # Written out, because \s would also take form feeds and the like, which JSON does not.
 _SPACE = re.compile(r"[ \t\n\r]*")
-_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?(?![0-9.eE])")
 _NATURAL = re.compile(r"(?:0|[1-9][0-9]*)(?![0-9.eE])")
 _LITERAL = re.compile(r"true|false|null")
 _SURROGATE = re.compile("[\ud800-\udfff]")

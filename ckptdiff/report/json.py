@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -25,3 +26,16 @@ def json_schema(name: str) -> dict[str, Any]:
     """The JSON Schema of the report that is called `name`, such as "ckptdiff.check/1"."""
     schema: dict[str, Any] = msgspec.json.schema(SCHEMAS[name])
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": name, **schema}
+
+
+def schema_path(name: str) -> Path:
+    """Where the committed schema of a report lies, inside the package."""
+    return Path(__file__).parent / "schemas" / f"{name.replace('/', '-')}.json"
+
+
+def write_schemas() -> None:
+    """Write the committed schemas anew; a test holds them equal to the records."""
+    for name in SCHEMAS:
+        path = schema_path(name)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(json_schema(name), indent=2) + "\n")
