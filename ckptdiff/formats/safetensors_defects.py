@@ -30,6 +30,9 @@ MAX_DEFECTS = 1_000
 MAX_DEPTH = 127
 """Nested JSON objects and lists that the reference library follows."""
 
+MAX_PASSED = 1_000_000
+"""Values that are passed over because they are wrong, before reading stops."""
+
 _FIELDS = ("dtype", "shape", "data_offsets")
 _JSON = json.JSONDecoder()
 
@@ -37,6 +40,7 @@ _JSON = json.JSONDecoder()
 _SPACE = re.compile(r"[ \t\n\r]*")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?(?![0-9.eE])")
 _NATURAL = re.compile(r"(?:0|[1-9][0-9]*)(?![0-9.eE])")
+_DIGIT_LIST = re.compile(r"\[[0-9, \t\n\r]*+\]")
 _LITERAL = re.compile(r"true|false|null")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -170,6 +174,7 @@ class _Scanner:
         self.file = file
         self.pos = 0
         self.defects: list[Defect] = []
+        self.passed = 0
 
     def root(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         """The whole header; meaningful only if it noted no defect. Raises `_Stop`."""
@@ -263,6 +268,15 @@ class _Scanner:
         what = f"{field} of {_show(name)}"
         if not self.opens("[", what, "a list of non-negative integers", name, depth=2):
             return None
+        plain = _DIGIT_LIST.match(self.text, self.pos)
+        if plain:
+            try:
+                found: list[int] = _JSON.decode(plain[0])
+            except ValueError:
+                found = [U64]  # no JSON, or thousands of digits: say below which
+            if max(found, default=0) < U64:
+                self.pos = plain.end()
+                return tuple(found)
         self.pos += 1
         values: list[int] = []
         noted = len(self.defects)
@@ -271,6 +285,7 @@ class _Scanner:
             return ()
         while True:
             self.peek()
+            self.count_passed()
             at = self.pos
             match = _NATURAL.match(self.text, at)
             # Digits are counted first: int() of thousands of them is slow, or refused.
@@ -377,6 +392,7 @@ class _Scanner:
         closers: list[str] = []
         while True:
             opener = self.peek()
+            self.count_passed()
             if opener == "{" or opener == "[":
                 if depth + len(closers) >= MAX_DEPTH:
                     self.fail(f"nested more than {MAX_DEPTH} deep")
@@ -396,6 +412,14 @@ class _Scanner:
                 return
             if closers[-1] == "}":
                 self.key()
+
+    def count_passed(self) -> None:
+        """Count a value of a header that is wrong already, so that the end of it is near."""
+        self.passed += 1
+        if self.passed > MAX_PASSED:
+            at = self.pos
+            self.note(at, f"more than {MAX_PASSED:,} values that belong to no tensor")
+            raise _Stop
 
     def skip_scalar(self) -> None:
         if self.text.startswith('"', self.pos):
