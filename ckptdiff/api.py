@@ -7,20 +7,19 @@ report that the function returns. Rules, jobs and reports meet here and nowhere 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from ckptdiff import __version__
 from ckptdiff.analysis import summary
-from ckptdiff.analysis.evidence import gather
+from ckptdiff.analysis.evidence import casts_wanted, gather, with_base
 from ckptdiff.analysis.verdict import at_least, verdict
-from ckptdiff.errors import UsageError
+from ckptdiff.errors import SettingsError, UsageError
 from ckptdiff.events import CancelToken, Sink, silent
 from ckptdiff.formats.settings import find_settings, read_settings
-from ckptdiff.jobs.reading import read_sweep
+from ckptdiff.jobs.reading import read_sweep, relative_id
 from ckptdiff.records.checkpoint import Unread
-from ckptdiff.records.digests import ShardDigests
 from ckptdiff.records.evidence import Evidence
 from ckptdiff.records.finding import Ignore, RuleInfo, Severity, Skip
 from ckptdiff.records.report import (
@@ -34,6 +33,7 @@ from ckptdiff.records.report import (
 )
 from ckptdiff.records.settings import FailOn, Settings
 from ckptdiff.records.sweep import Sweep
+from ckptdiff.rules.base import Rule
 from ckptdiff.rules.engine import judge, set_aside
 from ckptdiff.rules.registry import matching, table
 
@@ -82,10 +82,10 @@ def check(
         sink=sink,
         cancel=cancel,
     )
-    evidence = gather(sweep, _hash(sweep, jobs, sink, cancel) if hashes else None)
+    evidence, lost = _look(sweep, rules, hashes, jobs, sink, cancel)
     findings, skips = judge(evidence, rules)
     kept, ignored = set_aside(summary.sort_findings(findings), ignores)
-    unread = summary.all_unread(evidence, sweep.unread)
+    unread = summary.all_unread(evidence, sweep.unread + lost)
     unread += _unmet(
         sweep,
         evidence,
@@ -98,7 +98,7 @@ def check(
         schema=CHECK_SCHEMA,
         tool=Tool("ckptdiff", __version__),
         root=str(root),
-        config=settings.path,
+        config=None if settings.path is None else relative_id(Path(settings.path), Path(root)),
         base=_base_row(sweep),
         verdict=verdict(evidence, kept, unread, threshold(fail_on or settings.fail_on)),
         schemes=summary.scheme_rows(evidence, kept),
@@ -192,18 +192,39 @@ def load_settings(root: StrPath, config: StrPath | None = None) -> Settings:
 
     Raises `SettingsError` for a file that cannot be read or understood.
     """
-    path = Path(config) if config is not None else find_settings(Path.cwd(), Path(root))
+    if config is not None:
+        return read_settings(Path(config))
+    try:
+        path = find_settings(Path.cwd(), Path(root))
+    except OSError as error:
+        raise SettingsError(
+            f"the working directory cannot be found: {error.strerror}",
+            "Change to a directory that exists.",
+        ) from error
     return Settings() if path is None else read_settings(path)
 
 
-def _hash(
-    sweep: Sweep, jobs: int | None, sink: Sink, cancel: CancelToken
-) -> Mapping[str, ShardDigests]:
+def _look(
+    sweep: Sweep,
+    rules: Sequence[type[Rule]],
+    hashes: bool,
+    jobs: int | None,
+    sink: Sink,
+    cancel: CancelToken,
+) -> tuple[Evidence, tuple[Unread, ...]]:
+    """Everything that the rules need to know, and what could not be read for it."""
+    if not hashes:
+        return with_base(gather(sweep, None), {}), ()
     # Imported late: judging from headers alone needs no hashing machinery.
-    from ckptdiff.analysis.hashing import hash_shards
+    from ckptdiff.jobs.hashing import digest_casts, digest_sweep
 
-    shards = [shard for scheme in sweep.schemes for shard in scheme.shards]
-    return hash_shards(shards, jobs=jobs, sink=sink, cancel=cancel)
+    compare = any({"hashes", "base"} <= set(rule.needs) for rule in rules)
+    digests = digest_sweep(sweep, with_base=compare, jobs=jobs, sink=sink, cancel=cancel)
+    evidence = gather(sweep, digests)
+    if sweep.base is None or not compare:
+        return with_base(evidence, {}), ()
+    casts = digest_casts(sweep.base.checkpoint, casts_wanted(evidence), sink=sink, cancel=cancel)
+    return with_base(evidence, casts.digests), tuple(casts.unread)
 
 
 def _unmet(

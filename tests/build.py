@@ -14,10 +14,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import ckptdiff
+from ckptdiff.records.report import CheckReport
+
 BITS = {
     "BF16": 16, "F16": 16, "F32": 32, "F64": 64, "F8_E4M3": 8, "F8_E8M0": 8, "U8": 8, "I8": 8
 }  # fmt: skip
 
+FLOATS = ("BF16", "F16", "F32")
 LAYERS = 4
 HIDDEN = 16
 PRODUCER = {"name": "modelopt", "version": "0.47.0"}
@@ -26,17 +30,20 @@ BASELINE = "fp8_autoquant_all_layers_fp8"
 
 @dataclass(frozen=True)
 class Spec:
-    """One tensor: dtype, shape, and a seed that its bytes are made from."""
+    """One tensor: dtype, shape, and its bytes, or a seed that they are made from."""
 
     dtype: str
     shape: tuple[int, ...]
     seed: str
+    raw: bytes | None = None
 
     @property
     def nbytes(self) -> int:
         return math.prod(self.shape) * BITS[self.dtype] // 8
 
     def data(self) -> bytes:
+        if self.raw is not None:
+            return self.raw
         return random.Random(self.seed).randbytes(self.nbytes)
 
 
@@ -143,9 +150,9 @@ def config(layers: int = LAYERS, quantization: object = None) -> dict[str, objec
     return found
 
 
-def write_base(path: Path, layers: int = LAYERS) -> Path:
+def write_base(path: Path, layers: int = LAYERS, extra: Tensors | None = None) -> Path:
     path.mkdir(parents=True)
-    write_weights(path, base_tensors(layers))
+    write_weights(path, base_tensors(layers) | dict(extra or {}))
     write_json(path / "config.json", config(layers))
     return path
 
@@ -207,6 +214,15 @@ def coverage_manifest(
     }
 
 
+def excluded(tensors: Tensors) -> list[str]:
+    """`exclude_modules`: every unquantized module that a quantizer could have taken."""
+    return sorted(
+        name.removesuffix(".weight")
+        for name, spec in tensors.items()
+        if name.endswith(".weight") and len(spec.shape) == 2 and spec.dtype in FLOATS
+    )
+
+
 def write_scheme(
     path: Path,
     tensors: Tensors,
@@ -220,14 +236,20 @@ def write_scheme(
     """One exported scheme with both configs and the manifests that are given."""
     path.mkdir(parents=True)
     write_weights(path, tensors, shards)
-    quantization = {"quant_method": "modelopt", "quant_algo": algorithm, "producer": PRODUCER}
+    exclude = excluded(tensors)
+    quantization = {
+        "quant_method": "modelopt",
+        "quant_algo": algorithm,
+        "ignore": exclude,
+        "producer": PRODUCER,
+    }
     write_json(path / "config.json", config(layers, quantization))
     write_json(
         path / "hf_quant_config.json",
         {
             "producer": PRODUCER,
             "quantization": {
-                "quant_algo": algorithm, "kv_cache_quant_algo": None, "exclude_modules": []
+                "quant_algo": algorithm, "kv_cache_quant_algo": None, "exclude_modules": exclude,
             },
         },
     )  # fmt: skip
@@ -281,3 +303,8 @@ def copy_weights(root: Path, source: int, targets: Sequence[int]) -> None:
     data = (root / spec.scheme(source) / "model.safetensors").read_bytes()
     for percent in targets:
         (root / spec.scheme(percent) / "model.safetensors").write_bytes(data)
+
+
+def check(root: Path, **options: object) -> CheckReport:
+    """`ckptdiff.check` without CK406, an info that every ModelOpt export gets."""
+    return ckptdiff.check(root, ignore=["CK406"], **options)  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ from build import (
     SweepSpec,
     base_tensors,
     baseline_manifest,
+    check,
     config,
     coverage_manifest,
     fp8_tensors,
@@ -50,26 +51,26 @@ def scheme(root: Path, percent: int) -> Path:
 
 
 def test_plain_sweep(root: Path) -> None:
-    report = assert_clean(ckptdiff.check(root))
+    report = assert_clean(check(root))
     assert report.findings == ()
     assert [row.identity for row in report.schemes] == ["A", "B", "C", "D"]
     assert report.base is not None and report.base.id == "../base"
 
 
 def test_sharded_sweep(tmp_path: Path) -> None:
-    assert_clean(ckptdiff.check(write_sweep(tmp_path, SweepSpec(shards=3))))
+    assert_clean(check(write_sweep(tmp_path, SweepSpec(shards=3))))
 
 
 def test_several_baseline_manifests_in_one_scheme(root: Path) -> None:
     own = baseline_manifest(recipes()[::-1], name="fp8_of_its_own")
     write_json(scheme(root, 30) / "layer-sensitivity" / "fp8_of_its_own_quant_manifest.json", own)
-    report = assert_clean(ckptdiff.check(root))
+    report = assert_clean(check(root))
     assert len({row.family for row in report.schemes}) == 1
 
 
 def test_reexport_beside_the_original_names_the_old_scheme(root: Path) -> None:
     shutil.copytree(scheme(root, 30), root / f"{scheme(root, 30).name}_v2")
-    report = assert_clean(ckptdiff.check(root))
+    report = assert_clean(check(root))
     assert [f.code for f in report.findings] == ["CK502"]
 
 
@@ -78,7 +79,7 @@ def test_int8_scheme_whose_coverage_file_carries_an_fp8_name(tmp_path: Path) -> 
     for folder in root.glob("*/layer-sensitivity"):
         (manifest,) = folder.glob("*_coverage_from_baseline.json")
         manifest.rename(folder / "fp8_top_coverage_from_baseline.json")
-    assert_clean(ckptdiff.check(root))
+    assert_clean(check(root))
 
 
 def test_baseline_dir_that_leads_nowhere(root: Path) -> None:
@@ -90,7 +91,7 @@ def test_baseline_dir_that_leads_nowhere(root: Path) -> None:
         / f"{scheme(root, 30).name}_coverage_from_baseline.json",
         manifest,
     )
-    assert_clean(ckptdiff.check(root))
+    assert_clean(check(root))
 
 
 @pytest.mark.parametrize("listed", [True, False])
@@ -102,22 +103,22 @@ def test_language_only_run_with_vision_recipes_that_only_have_none(
     ranking = [*recipes(), vision]
     baseline = baseline_manifest(ranking)
     baseline["layer_sensitivity"][vision]["formats"] = ["NONE(effective-bits: 16.0)"]  # type: ignore[index]
-    write_base(tmp_path / "base")
+    tower = {"visual.blocks.0.attn.qkv.weight": Spec("BF16", (8, 8), "v")}
+    write_base(tmp_path / "base", extra=tower)
     chosen = ranking if listed else recipes()
-    modules = [m for recipe in recipes() for m in members(recipe)]
-    tensors = fp8_tensors(modules) | {"visual.blocks.0.attn.qkv.weight": Spec("BF16", (8, 8), "v")}
+    tensors = fp8_tensors([m for recipe in recipes() for m in members(recipe)]) | tower
     write_scheme(
         tmp_path / "q" / "top100",
         tensors,
         manifest=coverage_manifest("top100", 100, chosen),
         baseline=baseline,
     )
-    assert_clean(ckptdiff.check(tmp_path / "q"))
+    assert_clean(check(tmp_path / "q"))
 
 
 def test_ranking_lists_a_tied_lm_head(tmp_path: Path) -> None:
     ranking = (*recipes(), "lm_head.quant_recipe")
-    report = assert_clean(ckptdiff.check(write_sweep(tmp_path, SweepSpec(ranking=ranking))))
+    report = assert_clean(check(write_sweep(tmp_path, SweepSpec(ranking=ranking))))
     assert report.schemes[-1].declared is not None
     assert report.schemes[-1].declared.selected == report.schemes[-1].actual.quantized  # type: ignore[union-attr]
 
@@ -125,7 +126,7 @@ def test_ranking_lists_a_tied_lm_head(tmp_path: Path) -> None:
 def test_per_layer_sensitivity_in_list_form(root: Path) -> None:
     rows = [{"layer": "layers.0.mlp.down_proj", "num_bits": 8, "sensitivity": 1, "size_cost": 2}]
     write_json(scheme(root, 30) / "layer-sensitivity" / "per-layer-sensitivity.json", rows)
-    assert_clean(ckptdiff.check(root))
+    assert_clean(check(root))
 
 
 def test_layer_sensitivity_as_a_list(root: Path) -> None:
@@ -135,7 +136,7 @@ def test_layer_sensitivity_as_a_list(root: Path) -> None:
     manifest["layer_sensitivity"] = [{"name": k, **v} for k, v in sensitivity.items()]
     for folder in root.glob("*/layer-sensitivity"):
         write_json(folder / f"{BASELINE}_quant_manifest.json", manifest)
-    assert_clean(ckptdiff.check(root))
+    assert_clean(check(root))
 
 
 def test_older_manifests_lack_importance_rank_and_ranking(root: Path) -> None:
@@ -145,7 +146,7 @@ def test_older_manifests_lack_importance_rank_and_ranking(root: Path) -> None:
         del facts["importance"], facts["rank"]
     for folder in root.glob("*/layer-sensitivity"):
         write_json(folder / f"{BASELINE}_quant_manifest.json", manifest)
-    assert_clean(ckptdiff.check(root))
+    assert_clean(check(root))
 
 
 def test_convolution_last_in_the_ranking_makes_top100_equal_top90(tmp_path: Path) -> None:
@@ -153,8 +154,9 @@ def test_convolution_last_in_the_ranking_makes_top100_equal_top90(tmp_path: Path
     conv = "visual.patch_embed.proj"
     ranking = [*recipes(), f"{conv}.quant_recipe"]
     tensors = fp8_tensors([m for recipe in recipes() for m in members(recipe)])
-    tensors[f"{conv}.weight"] = Spec("BF16", (8, 3, 2, 4, 4), conv)
-    write_base(tmp_path / "base")
+    weight = {f"{conv}.weight": Spec("BF16", (8, 3, 2, 4, 4), conv)}
+    tensors |= weight
+    write_base(tmp_path / "base", extra=weight)
     for percent in (94, 100):
         name = f"top{percent}"
         write_scheme(
@@ -163,7 +165,7 @@ def test_convolution_last_in_the_ranking_makes_top100_equal_top90(tmp_path: Path
             manifest=coverage_manifest(name, percent, ranking),
             baseline=baseline_manifest(ranking),
         )
-    report = assert_clean(ckptdiff.check(tmp_path / "q"))
+    report = assert_clean(check(tmp_path / "q"))
     assert [f.code for f in report.findings] == ["CK502"]
     assert [row.declared.percent for row in report.schemes] == [94, 100]  # type: ignore[union-attr]
 
@@ -175,10 +177,11 @@ def test_several_families_and_the_base_under_one_root(tmp_path: Path) -> None:
     ranking = recipes()[::-1]
     for percent in (10, 50):
         k = SweepSpec(ranking=tuple(ranking)).selected(percent)
-        tensors = {
-            name: replace(spec, dtype="I8") if spec.dtype == "F8_E4M3" else spec
-            for name, spec in fp8_tensors(k).items()
-        }
+        tensors = fp8_tensors(k)
+        for module in k:
+            weight = replace(tensors[f"{module}.weight"], dtype="I8")
+            tensors[f"{module}.weight"] = weight
+            tensors[f"{module}.weight_scale"] = Spec("F32", weight.shape[:1], module)
         name = f"int8_all_layers_top{percent}"
         write_scheme(
             root / "int8" / name,
@@ -190,7 +193,7 @@ def test_several_families_and_the_base_under_one_root(tmp_path: Path) -> None:
         (root / "int8" / name / "layer-sensitivity" / f"{BASELINE}_quant_manifest.json").rename(
             root / "int8" / name / "layer-sensitivity" / "int8_all_quant_manifest.json"
         )
-    report = assert_clean(ckptdiff.check(root))
+    report = assert_clean(check(root))
     assert report.base is not None and report.base.id == "base"
     assert len({row.family for row in report.schemes}) == 2
     assert len(report.schemes) == 6
@@ -208,7 +211,7 @@ def test_adapters_gguf_bin_and_consolidated_weights_beside(root: Path) -> None:
     write_json(root / "lora" / "adapter_config.json", {})
     (root / ".cache").mkdir()
     shutil.copytree(scheme(root, 10), root / "old.broken-1")
-    report = assert_clean(ckptdiff.check(root))
+    report = assert_clean(check(root))
     assert len(report.schemes) == 4
     passed = {item.path for item in report.passed_over}
     assert {".cache", "old.broken-1", "lora/adapter_model.safetensors"} <= passed
@@ -223,7 +226,7 @@ def test_hub_cache_with_shards_linked_out_of_the_folder(tmp_path: Path) -> None:
         blob = blobs / f"{shard.parent.name}-{shard.name}".replace(".", "_")
         shard.rename(blob)
         shard.symlink_to(blob)
-    assert_clean(ckptdiff.check(root))
+    assert_clean(check(root))
 
 
 def test_tensors_that_only_the_base_has(root: Path) -> None:
@@ -232,7 +235,7 @@ def test_tensors_that_only_the_base_has(root: Path) -> None:
         "model.layers.0.self_attn.rotary_emb.inv_freq": Spec("F32", (8,), "freq"),
     }
     write_shard(root.parent / "base" / "model.safetensors", base_tensors() | extra)
-    assert_clean(ckptdiff.check(root))
+    assert_clean(check(root))
 
 
 def test_rope_parameters_here_and_rope_scaling_there(root: Path) -> None:
@@ -240,14 +243,22 @@ def test_rope_parameters_here_and_rope_scaling_there(root: Path) -> None:
         root.parent / "base" / "config.json",
         config() | {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
     )
-    assert_clean(ckptdiff.check(root))
+    assert_clean(check(root))
 
 
 def test_float32_base_under_a_bf16_export(root: Path) -> None:
-    wide = {name: replace(spec, dtype="F32") for name, spec in base_tensors().items()}
+    wide = {name: as_float32(spec) for name, spec in base_tensors().items()}
     write_shard(root.parent / "base" / "model.safetensors", wide)
-    report = assert_clean(ckptdiff.check(root))
+    report = assert_clean(check(root))
     assert report.base is not None
+    assert {f.code for f in report.findings} == {"CK605"}
+
+
+def as_float32(spec: Spec) -> Spec:
+    """The same values: a BF16 is the upper half of a float32."""
+    halves = spec.data()
+    raw = b"".join(b"\0\0" + halves[at : at + 2] for at in range(0, len(halves), 2))
+    return Spec("F32", spec.shape, spec.seed, raw)
 
 
 @pytest.mark.parametrize("prefix", ["model.language_model.", "language_model.", "model.", ""])
@@ -259,7 +270,7 @@ def test_manifests_in_every_spelling(tmp_path: Path, prefix: str) -> None:
         name = scheme(root, percent).name
         manifest = coverage_manifest(name, percent, spelled)
         write_json(folder / f"{name}_coverage_from_baseline.json", manifest)
-    assert_clean(ckptdiff.check(root))
+    assert_clean(check(root))
 
 
 @pytest.mark.parametrize(
@@ -278,24 +289,23 @@ def test_experts_stand_for_each_other(tmp_path: Path, leader: str, leaves: tuple
         for e in range(3)
         for leaf in leaves
     ]
-    router = "model.layers.0.mlp.gate"
     ranking = [f"model.layers.{n}.{leader}.quant_recipe" for n in range(2)]
-    write_base(tmp_path / "base")
+    plain = {f"{name}.weight": Spec("BF16", (8, 16), name) for name in experts}
+    plain["model.layers.0.mlp.gate.weight"] = Spec("BF16", (3, 16), "router")
+    write_base(tmp_path / "base", extra=plain)
     for percent, count in ((50, len(experts) // 2), (100, len(experts))):
-        tensors = dict(base_tensors())
-        tensors[f"{router}.weight"] = Spec("BF16", (3, 16), router)
-        for position, name in enumerate(experts):
-            quantized = position < count
-            tensors[f"{name}.weight"] = Spec("F8_E4M3" if quantized else "BF16", (8, 16), name)
-            if quantized:
-                tensors[f"{name}.weight_scale"] = Spec("F32", (), name)
+        tensors = base_tensors() | plain
+        for name in experts[:count]:
+            tensors[f"{name}.weight"] = Spec("F8_E4M3", (8, 16), name)
+            tensors[f"{name}.weight_scale"] = Spec("F32", (), name)
+            tensors[f"{name}.input_scale"] = Spec("F32", (), name)
         write_scheme(
             tmp_path / "q" / f"top{percent}",
             tensors,
             manifest=coverage_manifest(f"top{percent}", percent, ranking),
             baseline=baseline_manifest(ranking),
         )
-    assert_clean(ckptdiff.check(tmp_path / "q"))
+    assert_clean(check(tmp_path / "q"))
 
 
 def test_baseline_under_a_bits_budget_beside_its_schemes(root: Path) -> None:
@@ -304,7 +314,7 @@ def test_baseline_under_a_bits_budget_beside_its_schemes(root: Path) -> None:
     write_scheme(
         root / f"{BASELINE}_coco2017", fp8_tensors(some), baseline=baseline_manifest(recipes())
     )
-    report = assert_clean(ckptdiff.check(root))
+    report = assert_clean(check(root))
     assert report.findings == ()
     assert {
         skip.reason for skip in report.skipped if skip.scheme.startswith(f"{BASELINE}_coco")
@@ -321,27 +331,27 @@ def test_k_of_a_producer_that_counts_eligible_recipes(root: Path) -> None:
         "selected_layers": recipes()[:4],
         "dropped_layers": recipes()[4:],
     }
-    write_json(
-        scheme(root, 30) / "layer-sensitivity" / f"{name}_coverage_from_baseline.json", manifest
-    )
     tensors = fp8_tensors([m for recipe in recipes()[:4] for m in members(recipe)])
-    write_shard(scheme(root, 30) / "model.safetensors", tensors)
-    assert_clean(ckptdiff.check(root))
+    shutil.rmtree(scheme(root, 30))
+    write_scheme(
+        scheme(root, 30), tensors, manifest=manifest, baseline=baseline_manifest(recipes())
+    )
+    assert_clean(check(root))
 
 
 def test_no_manifest_and_no_base_is_a_visible_skip(tmp_path: Path) -> None:
     write_scheme(tmp_path / "q" / "model", fp8_tensors(SweepSpec().selected(30)))
-    report = assert_clean(ckptdiff.check(tmp_path / "q"))
+    report = assert_clean(check(tmp_path / "q"))
     assert [f.code for f in report.findings] == ["CK307"]
     assert {skip.code for skip in report.skipped} >= {"CK301", "CK6"}
 
 
 def test_single_checkpoint_is_a_sweep_of_one(root: Path) -> None:
-    report = assert_clean(ckptdiff.check(scheme(root, 30)))
+    report = assert_clean(check(scheme(root, 30)))
     assert [row.id for row in report.schemes] == ["."]
     assert report.schemes[0].declared is not None
 
 
 def test_full_precision_checkpoint_alone(root: Path) -> None:
-    report = assert_clean(ckptdiff.check(root.parent / "base"))
+    report = assert_clean(check(root.parent / "base"))
     assert [row.id for row in report.schemes] == ["."]

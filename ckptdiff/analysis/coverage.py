@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
+from ckptdiff.formats.layouts import scale_suffix
 from ckptdiff.formats.names import (
     RECIPE_SUFFIX,
     RecipeGroups,
@@ -171,9 +172,11 @@ def _declared(
 
 
 def _promised(scheme: Checkpoint, key: Callable[[str], str]) -> set[str]:
-    """Modules that the index names. One that no shard holds is CK104's, not unknown."""
-    names = scheme.index.weight_map if scheme.index else ()
-    return {key(module) for name in names if (module := weight_module(name))}
+    """Modules that the index names or that have a scale: lost, which other rules report,
+    and not unknown."""
+    indexed = scheme.index.weight_map if scheme.index else ()
+    found = {key(module) for name in indexed if (module := weight_module(name))}
+    return found | {key(split[0]) for name, _, _ in scheme.items() if (split := scale_suffix(name))}
 
 
 def _ranked_modules(

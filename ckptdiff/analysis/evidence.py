@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
+from ckptdiff.analysis import against_base
 from ckptdiff.analysis.coverage import baseline_of, coverage_of
 from ckptdiff.analysis.identity import identity_groups, mislabelled
+from ckptdiff.formats.layouts import scale_suffix
 from ckptdiff.formats.manifests import BASELINE_SUFFIX
 from ckptdiff.formats.names import keys_of
 from ckptdiff.records.checkpoint import BaselineManifest, Checkpoint, QuantConfig, Unread
 from ckptdiff.records.digests import ShardDigests
 from ckptdiff.records.evidence import Evidence, SchemeEvidence
+from ckptdiff.records.layout import Scale, Suffix
 from ckptdiff.records.sweep import Sweep
 
 
@@ -21,11 +25,28 @@ def gather(sweep: Sweep, digests: Mapping[str, ShardDigests] | None) -> Evidence
     return Evidence(
         root=sweep.root,
         schemes=schemes,
-        base=sweep.base,
+        base=_scheme(sweep.base.checkpoint, digests) if sweep.base else None,
         hashed=digests is not None,
         identity=groups,
         mislabelled=mislabelled(schemes, groups) if digests is not None else {},
     )
+
+
+def casts_wanted(evidence: Evidence) -> set[tuple[str, str]]:
+    """(name of a base tensor, dtype) of the casts that comparing with the base needs."""
+    if evidence.base is None or not evidence.hashed:
+        return set()
+    base = evidence.base
+    return {wanted for s in evidence.schemes for wanted in against_base.casts_wanted(s, base)}
+
+
+def with_base(evidence: Evidence, casts: against_base.Casts) -> Evidence:
+    """The evidence with every scheme compared with the base, if there is one."""
+    if evidence.base is None:
+        return evidence
+    base = evidence.base
+    compared = {s.id: against_base.compare(s, base, casts) for s in evidence.schemes}
+    return replace(evidence, against_base=compared)
 
 
 def quantization_of(checkpoint: Checkpoint) -> QuantConfig | None:
@@ -41,16 +62,31 @@ def _scheme(checkpoint: Checkpoint, digests: Mapping[str, ShardDigests] | None) 
     read = {} if digests is None else digests
     unread = [shard.unread for shard in checkpoint.shards]
     unread += [read[s.path].unread for s in checkpoint.shards if s.path in read]
+    of_tensors: dict[str, bytes] = {}
+    for shard in checkpoint.shards:
+        if shard.path in read:
+            of_tensors.update(read[shard.path].digests)
     return SchemeEvidence(
         checkpoint=checkpoint,
         coverage=coverage_of(checkpoint),
-        algorithm=algorithm,
-        producer=quantization.producer if quantization else "",
+        quantization=quantization,
         baseline=baseline,
         family=f"{_baseline_name(checkpoint, baseline) or '-'}:{algorithm or '-'}",
-        fingerprint=_fingerprint(checkpoint, read),
+        scales=_scales(checkpoint),
+        digests=of_tensors,
+        fingerprint=_fingerprint(checkpoint, of_tensors),
         unread=checkpoint.unread + tuple(_distinct(unread)),
     )
+
+
+def _scales(checkpoint: Checkpoint) -> dict[str, dict[Suffix, Scale]]:
+    """Every scale tensor, by the name of its module and its suffix."""
+    found: dict[str, dict[Suffix, Scale]] = {}
+    for name, tensor, shard in checkpoint.items():
+        if name.endswith(("scale", "scale_2")) and (split := scale_suffix(name)):
+            module, suffix = split
+            found.setdefault(module, {})[suffix] = Scale(name, module, suffix, tensor, shard.name)
+    return found
 
 
 def _baseline_name(checkpoint: Checkpoint, baseline: BaselineManifest | None) -> str | None:
@@ -62,20 +98,19 @@ def _baseline_name(checkpoint: Checkpoint, baseline: BaselineManifest | None) ->
     return named.rpartition("/")[2].removesuffix(BASELINE_SUFFIX) if named else None
 
 
-def _fingerprint(checkpoint: Checkpoint, digests: Mapping[str, ShardDigests]) -> str | None:
+def _fingerprint(checkpoint: Checkpoint, digests: Mapping[str, bytes]) -> str | None:
     """The sharding-independent fingerprint; None unless every tensor has a digest."""
+    # Imported late: judging from headers alone needs no hashing machinery.
     from ckptdiff.analysis.hashing import fingerprint
 
-    if not checkpoint.readable:
+    if not digests or not checkpoint.readable:
         return None
     keys = keys_of(name for name, _, _ in checkpoint.items())
     leaves = []
-    for name, tensor, shard in checkpoint.items():
-        found = digests.get(shard.path)
-        digest = found.digests.get(name) if found else None
-        if digest is None:
+    for name, tensor, _ in checkpoint.items():
+        if name not in digests:
             return None
-        leaves.append((keys[name], tensor.dtype, tensor.shape, digest))
+        leaves.append((keys[name], tensor.dtype, tensor.shape, digests[name]))
     return fingerprint(leaves)
 
 

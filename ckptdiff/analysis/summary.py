@@ -67,7 +67,7 @@ def counts(
 def all_unread(evidence: Evidence, elsewhere: Sequence[Unread]) -> tuple[Unread, ...]:
     """Everything that could not be looked at, with paths relative to ROOT."""
     found = list(elsewhere)
-    for scheme in evidence.schemes:
+    for scheme in (*evidence.schemes, *([evidence.base] if evidence.base else [])):
         found += [Unread(_below(scheme.id, item.path), item.reason) for item in scheme.unread]
     return tuple(sorted(set(found), key=lambda item: (natural(item.path), item.reason)))
 
@@ -90,7 +90,7 @@ def _scheme_row(
         id=scheme.id,
         family=scheme.family,
         algo=scheme.algorithm,
-        producer=scheme.producer,
+        producer=scheme.quantization.producer if scheme.quantization else "",
         bytes=checkpoint.nbytes,
         tensors=sum(len(shard.tensors) for shard in checkpoint.shards),
         modules=len(coverage.modules),

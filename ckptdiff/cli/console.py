@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
+from typing import TextIO
 
 import click
 
@@ -17,11 +19,12 @@ def guarded(command: click.Command) -> None:
     for anything that a user or a checkpoint can cause."""
     try:
         code = command.main(standalone_mode=False)
-        sys.stdout.flush()
     except click.exceptions.Exit as leave:
         code = leave.exit_code
     except click.ClickException as error:
-        error.show()
+        message = io.StringIO()
+        error.show(file=message)
+        say("\n".join(map(printable, message.getvalue().rstrip().split("\n"))))
         code = 2
     except (click.Abort, KeyboardInterrupt):
         say("interrupted; nothing was changed")
@@ -31,10 +34,6 @@ def guarded(command: click.Command) -> None:
         if error.next_step:
             say("\n".join(map(printable, error.next_step.split("\n"))))
         code = error.exit_code
-    except BrokenPipeError:
-        # Whoever read our output has seen enough; Python would complain again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 141
     except Exception:
         # Left alone, Python would exit with 1, which means "findings" to every script.
         traceback.print_exc()
@@ -45,4 +44,20 @@ def guarded(command: click.Command) -> None:
 
 def say(message: str) -> None:
     """One message to whoever is watching, on stderr."""
-    click.echo(message, err=True)
+    narrate(f"{message}\n")
+
+
+def narrate(text: str) -> None:
+    """Write to stderr. When nobody reads it any more, that is no reason to stop the work."""
+    if sys.stderr is None:
+        return
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except OSError:
+        detach(sys.stderr)
+
+
+def detach(stream: TextIO) -> None:
+    """Let a stream that cannot be written lead nowhere: Python flushes it again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

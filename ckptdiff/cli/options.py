@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-PATH = click.Path(path_type=Path)
+# Whether a path can be read is for the report to say, not for the parser of options.
+PATH = click.Path(path_type=Path, readable=False)
 
 progress_option = click.option(
     "--progress",

@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
+import click
+
+from ckptdiff.cli.console import detach
 from ckptdiff.errors import UsageError
 
 T = TypeVar("T")
@@ -17,15 +20,34 @@ T = TypeVar("T")
 def use_color() -> bool:
     """Whether stdout is a terminal and nobody asked for plain text (NO_COLOR)."""
     return (
-        sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        sys.stdout is not None
+        and sys.stdout.isatty()
+        and not os.environ.get("NO_COLOR")
+        and os.environ.get("TERM") != "dumb"
     )
 
 
 def write_stdout(data: bytes) -> None:
-    """Write a whole result to stdout."""
-    sys.stdout.flush()
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+    """Write a whole result to stdout.
+
+    Raises `UsageError` when that fails, and leaves as a shell would (141) when whoever read
+    our output has seen enough: 1 would mean findings.
+    """
+    if sys.stdout is None:
+        raise UsageError("stdout is closed", "Redirect it to a file or to /dev/null.")
+    try:
+        sys.stdout.flush()
+        left = memoryview(data)
+        while left:  # unbuffered (PYTHONUNBUFFERED), it may take a part and say so
+            left = left[sys.stdout.buffer.write(left) :]
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        detach(sys.stdout)
+        if isinstance(error, BrokenPipeError):
+            raise click.exceptions.Exit(141) from error
+        raise UsageError(
+            f"stdout cannot be written: {error.strerror}", "Make room, or redirect it elsewhere."
+        ) from error
 
 
 def format_of(path: Path, formats: Mapping[str, T]) -> T:

@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import asdict
 
+from ckptdiff.cli.console import narrate, say
 from ckptdiff.events import Advanced, Event, Finished, Sink, Started, silent
 from ckptdiff.report.escape import printable
 from ckptdiff.report.style import human_bytes
@@ -20,15 +21,14 @@ def progress_sink(mode: str) -> Sink:
     """The sink for `--progress auto|json|off`; auto is silent when stderr is no terminal."""
     if mode == "json":
         return _json_line
-    if mode == "auto" and sys.stderr.isatty():
+    if mode == "auto" and sys.stderr is not None and sys.stderr.isatty():
         return _Line()
     return silent
 
 
 def _json_line(event: Event) -> None:
     line = json.dumps({"event": type(event).__name__.lower(), **asdict(event)})
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
+    say(line)
 
 
 class _Line:
@@ -54,8 +54,7 @@ class _Line:
                     self._show(stage, item, now - self.started)
             case Finished():
                 if self.visible:
-                    sys.stderr.write("\r\x1b[K")
-                    sys.stderr.flush()
+                    narrate("\r\x1b[K")
                     self.visible = False
 
     def _show(self, stage: str, item: str, seconds: float) -> None:
@@ -72,6 +71,5 @@ class _Line:
         room = 78 - len(text)
         if item and room > 8:
             text += f"  {printable(item)[-room:]}"
-        sys.stderr.write(f"\r{text[:79]}\x1b[K")
-        sys.stderr.flush()
+        narrate(f"\r{text[:79]}\x1b[K")
         self.visible = True

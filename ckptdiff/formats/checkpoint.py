@@ -10,8 +10,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
+
+import xxhash
 
 from ckptdiff.formats.configs import (
     CONFIG_NAME,
@@ -41,14 +43,27 @@ from ckptdiff.records.checkpoint import (
     Unread,
 )
 from ckptdiff.sources.listing import list_directory
-from ckptdiff.sources.local import Unreadable
+from ckptdiff.sources.local import Unreadable, read_document
 
 T = TypeVar("T")
 
 WEIGHTS_SUFFIX = ".safetensors"
 SINGLE_NAME = "model.safetensors"
+COMPANIONS = (
+    "chat_template.jinja",
+    "chat_template.json",
+    "merges.txt",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "video_preprocessor_config.json",
+    "vocab.json",
+)
 _NUMBERED = re.compile(r"^(.*)-(\d{5,})-of-(\d{5,})\.safetensors$")
-# More shards than any real model has; a forged file name must not make us list billions.
+# More shards than any real model has; a forged file name must not make us look for billions.
 _MAX_SHARDS = 10_000
 
 
@@ -102,6 +117,7 @@ def read_checkpoint(path: Path, id: str) -> Checkpoint:
         defects=tuple(reading.defects) + tuple(_consistency(index, shards)),
         unread=tuple(reading.unread),
         documents=tuple(reading.documents),
+        companions=_companions(reading, names),
     )
 
 
@@ -172,7 +188,22 @@ def _manifests(
             baseline := reading.document(path, paths, partial(parse_baseline, name=path))
         ):
             baselines.append(baseline)
+    # The manifest that is named after the directory governs, should there be several.
+    own = reading.path.resolve().name
+    coverage.sort(key=lambda m: (not PurePosixPath(m.name).name.startswith(own), m.name))
     return tuple(coverage), tuple(baselines)
+
+
+def _companions(reading: _Reading, names: tuple[str, ...]) -> dict[str, bytes]:
+    """Digests of the files that a tokenizer or processor is loaded from."""
+    found = {}
+    for name in COMPANIONS:
+        if name in names:
+            try:
+                found[name] = xxhash.xxh3_128_digest(read_document(reading.path / name))
+            except Unreadable as error:
+                reading.unread.append(Unread(name, error.reason))
+    return found
 
 
 def _has_coverage(folder: Path) -> bool:
@@ -215,10 +246,10 @@ def _wanted(present: list[str], names: tuple[str, ...], index: Index | None) -> 
         return [SINGLE_NAME]
     if numbered := next((m for n in present if (m := _NUMBERED.match(n))), None):
         stem, width, count = numbered[1], len(numbered[2]), int(numbered[3])
-        if count <= _MAX_SHARDS:
-            return [
-                f"{stem}-{i:0{width}}-of-{numbered[3]}{WEIGHTS_SUFFIX}" for i in range(1, count + 1)
-            ]
+        return [
+            f"{stem}-{i:0{width}}-of-{numbered[3]}{WEIGHTS_SUFFIX}"
+            for i in range(1, min(count, _MAX_SHARDS) + 1)
+        ]
     consolidated = [n for n in names if n.startswith("consolidated") and n.endswith(WEIGHTS_SUFFIX)]
     return present or consolidated
 

@@ -33,7 +33,7 @@ def parse_model_config(document: JsonObject) -> ModelConfig:
 
 def parse_quant_config(document: JsonObject) -> QuantConfig:
     """hf_quant_config.json as ModelOpt writes it. Raises `Misfit` on wrong types."""
-    if "quantization" not in document:
+    if document.get("quantization") is None:
         raise Misfit('has no "quantization"')
     quantization = object_of(document, "quantization")
     return QuantConfig(

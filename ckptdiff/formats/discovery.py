@@ -22,7 +22,7 @@ from ckptdiff.formats.manifests import MANIFEST_DIR
 from ckptdiff.records.checkpoint import ModelConfig, Unread
 from ckptdiff.records.sweep import PassedOver
 from ckptdiff.sources.listing import list_directory
-from ckptdiff.sources.local import Unreadable
+from ckptdiff.sources.local import Unreadable, reason_of
 
 # Deep enough for every layout seen; a bound, because links can make a tree endless.
 MAX_DEPTH = 8
@@ -67,7 +67,8 @@ def _walk(
     if len(above) > MAX_DEPTH:
         found.passed_over.append(PassedOver(id, f"lies more than {MAX_DEPTH} levels down"))
         return
-    if is_checkpoint(path, [entry.name for entry in entries]):
+    checkpoint = is_checkpoint(path, [entry.name for entry in entries])
+    if checkpoint:
         found.checkpoints.append((id, path))
     for entry in entries:
         below = entry.name if id == "." else f"{id}/{entry.name}"
@@ -77,10 +78,21 @@ def _walk(
             elif entry.linked and linked:
                 # One link is a layout, a chain of them a maze.
                 found.passed_over.append(PassedOver(below, "a link inside a linked directory"))
-            elif entry.name != MANIFEST_DIR:
+            elif not checkpoint or entry.name != MANIFEST_DIR:
                 _walk(path / entry.name, below, (*above, node), linked or entry.linked, found)
         elif other := not_judged(entry.name):
             found.passed_over.append(PassedOver(below, other))
+        elif entry.linked and not checkpoint and (lost := _leads_nowhere(path / entry.name)):
+            # It may have been a scheme, on a disk that is not there now.
+            found.unread.append(Unread(below, lost))
+
+
+def _leads_nowhere(link: Path) -> str | None:
+    try:
+        link.stat()
+    except OSError as error:
+        return reason_of(error)
+    return None
 
 
 def _directory_passed_over(name: str) -> str | None:

@@ -12,9 +12,9 @@ INDEX_NAME = "model.safetensors.index.json"
 
 def parse_index(document: JsonObject, name: str = INDEX_NAME) -> Index:
     """The index in `document`. Raises `Misfit` when it maps anything but names to names."""
-    weight_map = object_of(document, "weight_map")
-    if "weight_map" not in document:
+    if document.get("weight_map") is None:
         raise Misfit('has no "weight_map"')
+    weight_map = object_of(document, "weight_map")
     for tensor, shard in weight_map.items():
         if not isinstance(shard, str):
             raise Misfit(f'maps "{tensor}" to {json_type(shard)}, expected a file name')

@@ -21,7 +21,7 @@ BASELINE_SUFFIX = "_quant_manifest.json"
 
 def parse_coverage(document: JsonObject, name: str) -> CoverageManifest:
     """A coverage manifest. Raises `Misfit` when it does not list what it selects."""
-    if "selected_layers" not in document:
+    if document.get("selected_layers") is None:
         raise Misfit('has no "selected_layers"')
     return CoverageManifest(
         name=name,

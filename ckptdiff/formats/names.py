@@ -17,7 +17,7 @@ WEIGHT_SUFFIXES = (".weight", ".weight_packed", ".qweight")
 
 _EXPERT = re.compile(r"^(.*\bexperts)\.\d+\.")
 # As ModelOpt groups them; the last two are the linear attention of Qwen3-Next.
-_FUSED = (
+FUSED = (
     ("q_proj", "k_proj", "v_proj"),
     ("gate_proj", "up_proj"),
     ("in_proj_qkv", "in_proj_z"),
@@ -108,7 +108,7 @@ class RecipeGroups:
         if match := _EXPERT.match(recipe):
             return self.experts.get(match[1], ())
         parent, dot, leaf = recipe.rpartition(".")
-        for group in _FUSED:
+        for group in FUSED:
             if leaf in group:
                 return tuple(f"{parent}{dot}{member}" for member in group)
         return (recipe,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -32,12 +33,12 @@ def find_settings(start: Path, root: Path) -> Path | None:
 
     A sweep must not be able to silence its own findings.
     """
-    inside = root.resolve()
-    for directory in (start.resolve(), *start.resolve().parents):
-        if directory.is_relative_to(inside):
-            continue
+    # Path.resolve would raise for a loop of links, which is for others to report.
+    inside, here = Path(os.path.realpath(root)), Path(os.path.realpath(start))
+    for directory in (here, *here.parents):
         candidate = directory / SETTINGS_NAME
-        if candidate.is_file():
+        # Settings that cannot be read must not be taken for none: reading them tells why.
+        if not directory.is_relative_to(inside) and os.path.lexists(candidate):
             return candidate
     return None
 

@@ -15,6 +15,9 @@ from ckptdiff.formats.discovery import find_bases, find_checkpoints, model_ident
 from ckptdiff.records.checkpoint import Checkpoint
 from ckptdiff.records.sweep import Base, Sweep
 
+# Defects that leave every tensor of a base where it is looked for.
+_HARMLESS = ("gap", "not-indexed", "stray-shard", "total-size")
+
 
 def read_sweep(
     root: Path,
@@ -79,9 +82,9 @@ def _read_base(base: Path, root: Path) -> Checkpoint:
     except RootError as error:
         raise BaseError(f"the base {error.message}", error.next_step) from None
     checkpoint = read_checkpoint(base, relative_id(base, root))
-    if not checkpoint.readable or not checkpoint.shards:
+    if broken := _broken(checkpoint):
         raise BaseError(
-            f"the base {base} has no weights that can be read", f"Try `ckptdiff scan {base}`."
+            f"the base {base} cannot be used: {broken}", f"Try `ckptdiff check {base}`."
         )
     if not is_full_precision(checkpoint):
         raise BaseError(
@@ -91,12 +94,26 @@ def _read_base(base: Path, root: Path) -> Checkpoint:
     return checkpoint
 
 
+def _broken(checkpoint: Checkpoint) -> str | None:
+    """What keeps a checkpoint from serving as the base; its faults would be blamed on others."""
+    for unread in (*checkpoint.unread, *(shard.unread for shard in checkpoint.shards)):
+        if unread is not None:
+            return f"{unread.path} cannot be read ({unread.reason})"
+    defects = [*checkpoint.defects, *(d for shard in checkpoint.shards for d in shard.defects)]
+    for defect in defects:
+        if defect.kind not in _HARMLESS:
+            return f"{defect.file}: {defect.message}"
+    return None
+
+
 def _search(root: Path, checkpoints: Sequence[Checkpoint]) -> tuple[Base | None, str]:
     """The base as the contract finds it, or None and what was seen instead."""
     inside: list[Checkpoint] = []
     rest: list[Checkpoint] = []
     for checkpoint in checkpoints:
-        (inside if is_full_precision(checkpoint) else rest).append(checkpoint)
+        # A broken one stays among the schemes, so that somebody hears what is wrong with it.
+        usable = is_full_precision(checkpoint) and not _broken(checkpoint)
+        (inside if usable else rest).append(checkpoint)
     if not rest:
         return None, "no quantized scheme asks for a base"
     identities = {model_identity(c.config) for c in rest if c.config}
@@ -121,8 +138,10 @@ def _search(root: Path, checkpoints: Sequence[Checkpoint]) -> tuple[Base | None,
     if inside:
         return Base(inside[0], "search"), ""
     checkpoint = read_checkpoint(outside[0], relative_id(outside[0], root))
-    if not checkpoint.readable or not is_full_precision(checkpoint):
-        return None, f"{checkpoint.id} could be the base, and cannot be read or is quantized"
+    if broken := _broken(checkpoint):
+        return None, f"{checkpoint.id} could be the base, but {broken}"
+    if not is_full_precision(checkpoint):
+        return None, f"{checkpoint.id} could be the base, but is quantized"
     return Base(checkpoint, "search"), ""
 
 

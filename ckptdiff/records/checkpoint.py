@@ -183,7 +183,8 @@ class Checkpoint:
     """Everything that one checkpoint directory says of itself.
 
     `id` is the path relative to ROOT with forward slashes ("." for ROOT itself).
-    `documents` says which of the optional documents are there, readable or not.
+    `documents` says which of the optional documents are there, readable or not;
+    `companions` has the xxh3_128 digest of each tokenizer, processor and template file.
     """
 
     id: str
@@ -197,6 +198,7 @@ class Checkpoint:
     defects: tuple[Defect, ...] = ()
     unread: tuple[Unread, ...] = ()
     documents: tuple[str, ...] = ()
+    companions: Mapping[str, bytes] = field(default_factory=dict)
 
     def items(self) -> Iterator[tuple[str, Tensor, Shard]]:
         """Every tensor with its name and shard, shard by shard in header order."""

@@ -5,30 +5,43 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ckptdiff.records.checkpoint import BaselineManifest, Checkpoint, Unread
+from ckptdiff.records.against_base import AgainstBase
+from ckptdiff.records.checkpoint import BaselineManifest, Checkpoint, QuantConfig, Unread
 from ckptdiff.records.coverage import Coverage
-from ckptdiff.records.sweep import Base
+from ckptdiff.records.layout import Scale, Suffix
 
 
 @dataclass(frozen=True, slots=True)
 class SchemeEvidence:
     """One scheme: what it holds, covers and hashes to.
 
-    `fingerprint` is None when tensors were not hashed, or not all of them could be.
+    `digests` are by tensor name, `scales` by module name and suffix. `fingerprint` is None
+    when tensors were not hashed, or not all of them could be.
     """
 
     checkpoint: Checkpoint
     coverage: Coverage
-    algorithm: str | None
-    producer: str
+    quantization: QuantConfig | None
     baseline: BaselineManifest | None
     family: str
+    digests: Mapping[str, bytes] = field(default_factory=dict)
+    scales: Mapping[str, Mapping[Suffix, Scale]] = field(default_factory=dict)
     fingerprint: str | None = None
     unread: tuple[Unread, ...] = ()
 
     @property
     def id(self) -> str:
         return self.checkpoint.id
+
+    @property
+    def algorithm(self) -> str | None:
+        return self.quantization.algorithm if self.quantization else None
+
+    @property
+    def foreign(self) -> str | None:
+        """The quantization method of another exporter than ModelOpt, None for ModelOpt's."""
+        method = self.quantization.method if self.quantization else ""
+        return method if method not in ("", "modelopt") else None
 
     @property
     def has_manifest(self) -> bool:
@@ -58,11 +71,13 @@ class IdentityGroup:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The whole sweep. `mislabelled` maps a scheme to the one whose set it carries."""
+    """The whole sweep. `mislabelled` maps a scheme to the one whose set it carries,
+    `against_base` a scheme to its comparison with the base."""
 
     root: str
     schemes: tuple[SchemeEvidence, ...]
-    base: Base | None
+    base: SchemeEvidence | None
     hashed: bool
     identity: tuple[IdentityGroup, ...] = ()
     mislabelled: Mapping[str, str] = field(default_factory=dict)
+    against_base: Mapping[str, AgainstBase] = field(default_factory=dict)

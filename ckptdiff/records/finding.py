@@ -9,7 +9,7 @@ Severity = Literal["error", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 
 # What a rule must have before it can judge a scheme.
-Need = Literal["headers", "hashes", "values", "base", "manifest"]
+Need = Literal["headers", "hashes", "values", "base", "manifest", "modelopt"]
 Fix = Literal["none", "reexport"]
 
 

@@ -19,16 +19,18 @@ def scheme_table(
     """Lines of at most `columns` columns. `judged` adds identity letter and status."""
     if not rows:
         return
-    fixed = 2 + 16 + 15 + 9 + (9 if judged else 16)
+    says = max(len("declared"), *(len(_declared(row.declared)) for row in rows))
+    holds = max(len("quantized"), *(len(_actual(row.actual)) for row in rows))
+    fixed = 2 + (2 + says) + (2 + holds) + (2 + 7) + (12 if judged else 16)
     widest = max(width(printable(row.id)) for row in rows)
     room = max(12, min(max(widest, 6), columns - fixed))
-    head = f"  {fit('scheme', room)}  {'declared':>14}  {'quantized':>13}  {'size':>7}"
+    head = f"  {fit('scheme', room)}  {'declared':>{says}}  {'quantized':>{holds}}  {'size':>7}"
     head += f"  {'id':<2} status" if judged else f"  {'algorithm':<14}"
     yield paint(head.rstrip(), "dim", color)
     for row in rows:
         mark = _MARKS[row.status] if judged else " "
-        line = f"{mark} {fit(row.id, room)}  {_declared(row.declared):>14}"
-        line += f"  {_actual(row.actual):>13}  {human_bytes(row.bytes):>7}"
+        line = f"{mark} {fit(row.id, room)}  {_declared(row.declared):>{says}}"
+        line += f"  {_actual(row.actual):>{holds}}  {human_bytes(row.bytes):>7}"
         if judged:
             status = paint(row.status, _STYLES.get(row.status, row.status), color)
             line += f"  {row.identity or '-':<2} {status}"

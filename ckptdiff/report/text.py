@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,13 +10,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from ckptdiff.records.finding import Finding, Location, RuleInfo, Skip
 from ckptdiff.records.report import CheckReport, ScanReport
 from ckptdiff.records.sweep import PassedOver
-from ckptdiff.report.escape import printable
+from ckptdiff.report.escape import printable, width
 from ckptdiff.report.style import human_bytes, paint, plural
 from ckptdiff.report.table import scheme_table
 
 COLUMNS = 80
 # A finding shows this many places; the count and the JSON have the rest.
 SHOWN = 5
+# A name may be as long as a file. No scheme and no tensor that anybody named is, and wrapping
+# takes time by the square of a word's length.
+_LONG_WORD = re.compile(r"\S{400,}")
+_LONGEST = 20_000
 
 
 def report_text(
@@ -77,9 +82,7 @@ def _check_lines(report: CheckReport, color: bool) -> Iterator[str]:
     failed = report.verdict.status == "fail"
     word = "FAIL" if failed else "PASS" if report.verdict.complete else "NOT COMPLETE"
     style = "error" if failed else "ok" if report.verdict.complete else "warning"
-    sentence = textwrap.wrap(
-        f"{word}: {printable(report.verdict.sentence)}", COLUMNS, break_on_hyphens=False
-    )
+    sentence = _wrap(f"{word}: {report.verdict.sentence}", "")
     sentence[0] = paint(word, style, color) + sentence[0].removeprefix(word)
     yield from sentence
     yield ""
@@ -155,18 +158,17 @@ def _skipped(skipped: Sequence[Skip]) -> Iterator[str]:
     """Skips with the same reason on one line: they are facts about a scheme, not faults."""
     if not skipped:
         return
-    grouped: dict[str, dict[str, None]] = defaultdict(dict)
+    schemes: dict[tuple[str, str], list[str]] = defaultdict(list)
     for skip in skipped:
-        grouped[f"{_schemes_of(skip, skipped)}: {skip.reason}"][skip.code] = None
+        schemes[skip.code, skip.reason].append(skip.scheme)
+    grouped: dict[str, list[str]] = defaultdict(list)
+    for (code, reason), ids in schemes.items():
+        more = f" and {len(ids) - 3} more" if len(ids) > 3 else ""
+        grouped[f"{', '.join(ids[:3])}{more}: {reason}"].append(code)
     yield ""
     yield "not judged"
     for what, codes in grouped.items():
         yield from _wrap(f"{what} ({', '.join(codes)})", "  ", "    ")
-
-
-def _schemes_of(skip: Skip, skipped: Sequence[Skip]) -> str:
-    same = [s.scheme for s in skipped if s.code == skip.code and s.reason == skip.reason]
-    return ", ".join(same[:3]) + (f" and {len(same) - 3} more" if len(same) > 3 else "")
 
 
 def _passed_over(items: Iterable[PassedOver]) -> Iterator[str]:
@@ -184,10 +186,15 @@ def _passed_over(items: Iterable[PassedOver]) -> Iterator[str]:
 
 
 def _wrap(text: str, indent: str, further: str | None = None) -> list[str]:
-    return textwrap.wrap(
-        printable(text),
-        COLUMNS,
+    text = _LONG_WORD.sub(lambda word: f"{word[0][:200]}…{word[0][-60:]}", text)
+    text = printable(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…")
+    # textwrap counts characters: one that takes two columns gets a second, taken out again.
+    spaced = "".join(f"{char}\0" if width(char) == 2 else char for char in text)
+    lines = textwrap.wrap(
+        spaced,
+        COLUMNS if spaced == text else COLUMNS - 1,
         initial_indent=indent,
         subsequent_indent=indent if further is None else further,
         break_on_hyphens=False,
-    ) or [indent]
+    )
+    return [line.replace("\0", "") for line in lines] or [indent]

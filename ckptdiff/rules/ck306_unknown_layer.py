@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ckptdiff.formats.names import module_key
 from ckptdiff.records.evidence import Evidence
 from ckptdiff.records.finding import Finding, Location
 from ckptdiff.rules.base import Rule
@@ -26,11 +27,16 @@ class UnknownLayer(Rule):
     needs = ("headers", "manifest")
 
     def check(self, evidence: Evidence) -> Iterator[Finding]:
+        base = evidence.base.coverage.modules if evidence.base else {}
         for scheme in evidence.schemes:
             declared = scheme.coverage.declared
-            if declared is None or not declared.unknown:
+            if declared is None:
                 continue
-            count = len(declared.unknown)
+            # A module that base has was lost from the scheme, which is CK602's to say.
+            unknown = [name for name in declared.unknown if module_key(name) not in base]
+            if not unknown:
+                continue
+            count = len(unknown)
             yield self.finding(
                 [scheme],
                 f"{count} of {declared.recipes_total} recipes match no module of the checkpoint",
@@ -43,6 +49,6 @@ class UnknownLayer(Rule):
                         expected="a module of the checkpoint",
                         actual="no such module",
                     )
-                    for name in declared.unknown
+                    for name in unknown
                 ],
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ckptdiff.formats.manifests import MANIFEST_DIR
 from ckptdiff.records.evidence import Evidence
 from ckptdiff.records.finding import Finding
 from ckptdiff.rules.base import Rule
@@ -30,6 +31,8 @@ class NoManifest(Rule):
             if not checkpoint.coverage and not checkpoint.baselines and checkpoint.shards:
                 if any("manifest" in name or "coverage" in name for name in checkpoint.documents):
                     continue  # it has one that cannot be read, which is reported as that
+                if any(item.path in (".", MANIFEST_DIR) for item in checkpoint.unread):
+                    continue  # nobody knows whether it has one
                 yield self.finding(
                     [scheme],
                     "no manifest says which layers should be quantized",

@@ -38,14 +38,13 @@ class IdenticalWeights(Rule):
             if not group.conflicting:
                 continue
             count = len(group.schemes)
+            reference = schemes[group.reference]
+            kept = reference.coverage.agrees or reference.is_baseline
+            who = f"only {reference.id} is what it says" if kept else "none is what it says"
             yield self.finding(
                 group.schemes,
-                f"{count} schemes carry the same weights and declare different layers "
-                f"(reference: {group.reference})",
+                f"{count} schemes carry the same weights and declare different layers; {who}",
                 expected="different weights",
                 actual=f"one set, {group.fingerprint}",
-                locations=[
-                    Location(shard=shard.name)
-                    for shard in schemes[group.reference].checkpoint.shards
-                ],
+                locations=[Location(shard=shard.name) for shard in reference.checkpoint.shards],
             )

@@ -58,7 +58,8 @@ def _missing(needs: tuple[Need, ...], scheme: SchemeEvidence, evidence: Evidence
         "manifest": _no_manifest(scheme),
         "hashes": _no_hashes(scheme, evidence),
         "base": None if evidence.base else "no base was found",
-        "values": None,
+        "values": _no_hashes(scheme, evidence),
+        "modelopt": f"it was quantized by {scheme.foreign}" if scheme.foreign else None,
     }
     return next((reason for need in needs if (reason := reasons[need])), None)
 

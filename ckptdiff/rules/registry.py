@@ -17,6 +17,14 @@ from ckptdiff.rules.ck105_escaping_path import EscapingPath
 from ckptdiff.rules.ck106_no_weights import NoWeights
 from ckptdiff.rules.ck107_overlap import Overlap
 from ckptdiff.rules.ck108_gap import Gap
+from ckptdiff.rules.ck109_tensor_in_two_shards import TensorInTwoShards
+from ckptdiff.rules.ck110_tensor_not_indexed import TensorNotIndexed
+from ckptdiff.rules.ck111_total_size import TotalSize
+from ckptdiff.rules.ck112_stray_shard import StrayShard
+from ckptdiff.rules.ck201_missing_scale import MissingScale
+from ckptdiff.rules.ck202_orphan_scale import OrphanScale
+from ckptdiff.rules.ck204_scale_layout import ScaleLayout
+from ckptdiff.rules.ck206_partial_group import PartialGroup
 from ckptdiff.rules.ck301_selected_not_quantized import SelectedNotQuantized
 from ckptdiff.rules.ck302_quantized_not_selected import QuantizedNotSelected
 from ckptdiff.rules.ck303_broken_partition import BrokenPartition
@@ -24,9 +32,24 @@ from ckptdiff.rules.ck304_share_disagrees import ShareDisagrees
 from ckptdiff.rules.ck305_not_nested import NotNested
 from ckptdiff.rules.ck306_unknown_layer import UnknownLayer
 from ckptdiff.rules.ck307_no_manifest import NoManifest
+from ckptdiff.rules.ck308_baselines_differ import BaselinesDiffer
+from ckptdiff.rules.ck309_two_manifests import TwoManifests
+from ckptdiff.rules.ck401_quant_config import QuantConfigDisagrees
+from ckptdiff.rules.ck402_config_differs import ConfigDiffers
+from ckptdiff.rules.ck403_ambiguous_exclude import AmbiguousExclude
+from ckptdiff.rules.ck404_tied_lm_head import TiedLmHead
+from ckptdiff.rules.ck405_split_exclude import SplitExclude
+from ckptdiff.rules.ck406_scales_dropped import ScalesDropped
+from ckptdiff.rules.ck407_tokenizer import Tokenizer
 from ckptdiff.rules.ck501_identical_weights import IdenticalWeights
 from ckptdiff.rules.ck502_alias import Alias
 from ckptdiff.rules.ck503_mislabelled import Mislabelled
+from ckptdiff.rules.ck601_differs_from_base import DiffersFromBase
+from ckptdiff.rules.ck602_missing_against_base import MissingAgainstBase
+from ckptdiff.rules.ck603_extra_against_base import ExtraAgainstBase
+from ckptdiff.rules.ck604_shape_against_base import ShapeAgainstBase
+from ckptdiff.rules.ck605_other_dtype import OtherDtype
+from ckptdiff.rules.ck606_base_only import BaseOnly
 from ckptdiff.rules.planned import PLANNED
 
 RULES: tuple[type[Rule], ...] = (
@@ -38,6 +61,14 @@ RULES: tuple[type[Rule], ...] = (
     NoWeights,
     Overlap,
     Gap,
+    TensorInTwoShards,
+    TensorNotIndexed,
+    TotalSize,
+    StrayShard,
+    MissingScale,
+    OrphanScale,
+    ScaleLayout,
+    PartialGroup,
     SelectedNotQuantized,
     QuantizedNotSelected,
     BrokenPartition,
@@ -45,9 +76,24 @@ RULES: tuple[type[Rule], ...] = (
     NotNested,
     UnknownLayer,
     NoManifest,
+    BaselinesDiffer,
+    TwoManifests,
+    QuantConfigDisagrees,
+    ConfigDiffers,
+    AmbiguousExclude,
+    TiedLmHead,
+    SplitExclude,
+    ScalesDropped,
+    Tokenizer,
     IdenticalWeights,
     Alias,
     Mislabelled,
+    DiffersFromBase,
+    MissingAgainstBase,
+    ExtraAgainstBase,
+    ShapeAgainstBase,
+    OtherDtype,
+    BaseOnly,
 )
 
 

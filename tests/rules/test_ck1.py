@@ -8,7 +8,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from build import SweepSpec, write_sweep
+from build import SweepSpec, check, write_sweep
 
 import ckptdiff
 from ckptdiff.records.finding import Finding
@@ -29,7 +29,7 @@ def scheme(root: Path) -> Path:
 
 def only(root: Path, code: str) -> Finding:
     """The one finding of a sweep with one fault. Its scheme alone is to blame."""
-    report = ckptdiff.check(root)
+    report = check(root)
     assert [f.code for f in report.findings] == [code]
     (finding,) = report.findings
     assert finding.schemes == (SPEC.scheme(30),)
@@ -61,7 +61,7 @@ def edit_index(scheme: Path, edit: object) -> None:
 
 
 def test_all_ck1_clean(root: Path) -> None:
-    assert ckptdiff.check(root).findings == ()
+    assert check(root).findings == ()
 
 
 def test_ck101_fires(root: Path, scheme: Path) -> None:
@@ -119,7 +119,7 @@ def test_ck107_fires(root: Path, scheme: Path) -> None:
         assert header[first]["data_offsets"][1] == start
 
     edit_header(scheme / FIRST, overlap)
-    report = ckptdiff.check(root)
+    report = check(root)
     codes = {f.code for f in report.findings}
     assert codes <= {"CK107", "CK108"}  # moving a tensor leaves a hole behind it
     assert "CK107" in codes

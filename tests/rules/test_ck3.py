@@ -12,6 +12,7 @@ from build import (
     BASELINE,
     SweepSpec,
     baseline_manifest,
+    check,
     fp8_tensors,
     members,
     recipes,
@@ -35,7 +36,7 @@ def root(tmp_path: Path) -> Path:
 
 def findings(root: Path, *codes: str) -> list[Finding]:
     """The findings of a sweep; their codes must be exactly `codes`, in order."""
-    report = ckptdiff.check(root)
+    report = check(root)
     assert [f.code for f in report.findings] == list(codes)
     return list(report.findings)
 
@@ -184,7 +185,7 @@ def test_ck306_fires(root: Path) -> None:
     ranking = [*recipes(), unknown]
     for folder in root.glob("*/layer-sensitivity"):
         write_json(folder / f"{BASELINE}_quant_manifest.json", baseline_manifest(ranking))
-    codes = {f.code: f for f in ckptdiff.check(root, select=["CK306"]).findings}
+    codes = {f.code: f for f in check(root, select=["CK306"]).findings}
     assert [place.module for place in codes["CK306"].locations] == [unknown]
 
 
@@ -194,7 +195,7 @@ def test_ck306_clean_behind_an_unreadable_shard(root: Path, tmp_path: Path) -> N
     shard = sharded / TOP30 / "model-00002-of-00002.safetensors"
     shard.unlink()
     shard.symlink_to(shard.name)
-    report = ckptdiff.check(sharded)
+    report = check(sharded)
     assert report.findings == ()
     assert [item.path for item in report.unread] == [f"{TOP30}/{shard.name}"]
     assert ckptdiff.exit_code(report) == 2

@@ -11,6 +11,7 @@ from build import (
     BASELINE,
     SweepSpec,
     baseline_manifest,
+    check,
     copy_weights,
     fp8_tensors,
     recipes,
@@ -29,7 +30,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_all_ck5_clean(root: Path) -> None:
-    assert ckptdiff.check(root).findings == ()
+    assert check(root).findings == ()
 
 
 def test_ck501_fires_on_the_founding_bug(root: Path) -> None:
@@ -40,7 +41,7 @@ def test_ck501_fires_on_the_founding_bug(root: Path) -> None:
     )
     for percent in SPEC.percents:
         shutil.copy(baseline / "model.safetensors", root / SPEC.scheme(percent))
-    report = ckptdiff.check(root)
+    report = check(root)
     codes = [f.code for f in report.findings]
     assert codes.count("CK501") == 1
     assert set(codes) == {"CK501", "CK301", "CK302"}
@@ -57,7 +58,7 @@ def test_ck501_fires_on_the_founding_bug(root: Path) -> None:
 
 def test_ck501_spares_the_member_that_follows_its_manifest(root: Path) -> None:
     copy_weights(root, 50, [10, 30, 100])
-    report = ckptdiff.check(root)
+    report = check(root)
     group = next(f for f in report.findings if f.code == "CK501")
     assert len(group.schemes) == 4
     assert report.verdict.safe == (SPEC.scheme(50),)
@@ -70,14 +71,14 @@ def test_ck501_does_not_depend_on_sharding(root: Path, tmp_path: Path) -> None:
     (target / "model.safetensors").unlink()
     for path in sharded.glob("model*"):
         shutil.copy(path, target)
-    assert "CK501" in {f.code for f in ckptdiff.check(root).findings}
+    assert "CK501" in {f.code for f in check(root).findings}
 
 
 def test_ck501_fires_for_hard_links(root: Path) -> None:
     target = root / SPEC.scheme(30) / "model.safetensors"
     target.unlink()
     os.link(root / SPEC.scheme(50) / "model.safetensors", target)
-    assert "CK501" in {f.code for f in ckptdiff.check(root).findings}
+    assert "CK501" in {f.code for f in check(root).findings}
 
 
 def test_ck501_clean_when_one_byte_differs(root: Path) -> None:
@@ -86,12 +87,12 @@ def test_ck501_clean_when_one_byte_differs(root: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    assert "CK501" not in {f.code for f in ckptdiff.check(root).findings}
+    assert "CK501" not in {f.code for f in check(root).findings}
 
 
 def test_without_hashes_the_headers_still_prove_it(root: Path) -> None:
     copy_weights(root, 50, [10, 30, 100])
-    report = ckptdiff.check(root, hashes=False)
+    report = check(root, hashes=False)
     assert ckptdiff.exit_code(report) == 1
     assert "4 schemes quantize the same layers" in report.verdict.sentence
     assert {skip.code for skip in report.skipped} >= {"CK501", "CK502", "CK503"}
@@ -99,7 +100,7 @@ def test_without_hashes_the_headers_still_prove_it(root: Path) -> None:
 
 def test_ck502_fires(root: Path) -> None:
     shutil.copytree(root / SPEC.scheme(30), root / f"{SPEC.scheme(30)}_v2")
-    (finding,) = ckptdiff.check(root).findings
+    (finding,) = check(root).findings
     assert (finding.code, finding.severity) == ("CK502", "info")
     assert finding.schemes == (SPEC.scheme(30), f"{SPEC.scheme(30)}_v2")
 
@@ -109,7 +110,7 @@ def test_ck502_fires_without_manifests(root: Path) -> None:
     copy_weights(root, 50, [10, 30, 100])
     for folder in root.glob("*/layer-sensitivity"):
         shutil.rmtree(folder)
-    report = ckptdiff.check(root)
+    report = check(root)
     assert {f.code for f in report.findings} == {"CK307", "CK502"}
     assert "4 of them carry one set of weights" in report.verdict.sentence
 
@@ -119,7 +120,7 @@ def test_ck503_fires_on_swapped_weights(root: Path) -> None:
     held = one.read_bytes()
     one.write_bytes(other.read_bytes())
     other.write_bytes(held)
-    report = ckptdiff.check(root)
+    report = check(root)
     assert [(f.code, f.schemes) for f in report.findings] == [
         ("CK503", (SPEC.scheme(10),)),
         ("CK503", (SPEC.scheme(50),)),
@@ -129,4 +130,4 @@ def test_ck503_fires_on_swapped_weights(root: Path) -> None:
 
 def test_ck503_leaves_members_of_an_identity_group_alone(root: Path) -> None:
     copy_weights(root, 50, [10, 30])
-    assert "CK503" not in {f.code for f in ckptdiff.check(root).findings}
+    assert "CK503" not in {f.code for f in check(root).findings}

@@ -6,9 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from build import SweepSpec, config, write_base, write_json
+from build import SweepSpec, check, config, write_base, write_json
 
-import ckptdiff
 from ckptdiff.formats.configs import parse_model_config
 from ckptdiff.formats.discovery import MAX_DEPTH, find_bases, find_checkpoints, model_identity
 
@@ -76,7 +75,7 @@ def test_places_where_a_base_is_not_looked_for(tmp_path: Path, place: str) -> No
 
 def test_two_bases_are_none_and_both_are_named(sweep: Path) -> None:
     write_base(sweep.parent / "other")
-    report = ckptdiff.check(sweep)
+    report = check(sweep)
     assert report.base is None
     (skip,) = (skip for skip in report.skipped if skip.code == "CK6")
     assert "../base" in skip.reason and "../other" in skip.reason
@@ -84,7 +83,7 @@ def test_two_bases_are_none_and_both_are_named(sweep: Path) -> None:
 
 def test_a_linked_base_counts_once(sweep: Path) -> None:
     (sweep.parent / "latest").symlink_to(sweep.parent / "base")
-    report = ckptdiff.check(sweep)
+    report = check(sweep)
     assert report.base is not None
 
 
@@ -94,17 +93,17 @@ def test_a_linked_base_counts_once(sweep: Path) -> None:
 )
 def test_another_model_is_no_base(sweep: Path, change: dict[str, object]) -> None:
     write_json(sweep.parent / "base" / "config.json", config() | change)
-    assert ckptdiff.check(sweep).base is None
+    assert check(sweep).base is None
 
 
 def test_a_base_without_weights_is_none(sweep: Path) -> None:
     (sweep.parent / "base" / "model.safetensors").unlink()
-    assert ckptdiff.check(sweep).base is None
+    assert check(sweep).base is None
 
 
 def test_two_models_in_one_sweep_have_no_base(sweep: Path) -> None:
     path = sweep / SweepSpec().scheme(10) / "config.json"
     path.write_text(path.read_text().replace("LlamaForCausalLM", "MistralForCausalLM"))
-    report = ckptdiff.check(sweep)
+    report = check(sweep)
     assert report.base is None
     assert any("2 different models" in skip.reason for skip in report.skipped)

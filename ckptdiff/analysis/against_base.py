@@ -1,0 +1,153 @@
+"""Compares a scheme with the base it was made from, by digests.
+
+What is not quantized must be base's, cast to the dtype in which it is stored. Nothing is
+read here: whoever hashes also supplies the digests of base tensors in other dtypes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+from ckptdiff.analysis.quantization import is_tied_head
+from ckptdiff.formats.layouts import scale_suffix
+from ckptdiff.formats.names import keys_of
+from ckptdiff.records.against_base import AgainstBase, Pair
+from ckptdiff.records.checkpoint import Tensor
+from ckptdiff.records.coverage import Module
+from ckptdiff.records.evidence import SchemeEvidence
+
+# (name of a base tensor, dtype) -> digest of its values cast to that dtype.
+Casts = Mapping[tuple[str, str], bytes]
+
+FLOATS = frozenset(("BF16", "F16", "F32", "F64"))
+# Heads for multi-token prediction and buffers: base has them, exports do not.
+_NEVER_EXPORTED = re.compile(r"(^|\.)(mtp|nextn)[._]|(^|\.)(inv_freq|rotary_emb\.\w+)$")
+_LAYER = re.compile(r"^layers\.(\d+)\.")
+
+
+def compare(scheme: SchemeEvidence, base: SchemeEvidence, casts: Casts) -> AgainstBase:
+    """Every tensor of the scheme beside the base's of the same key.
+
+    Tensors whose digests are not known (nothing was hashed, a shard could not be read) are
+    in `unknown`.
+    """
+    found: dict[str, list[Pair]] = {field: [] for field in AgainstBase.__dataclass_fields__}
+    for kind, pair in _classified(scheme, base, casts):
+        found[kind].append(pair)
+    return AgainstBase(**{field: tuple(pairs) for field, pairs in found.items()})
+
+
+def casts_wanted(scheme: SchemeEvidence, base: SchemeEvidence) -> set[tuple[str, str]]:
+    """(name of a base tensor, dtype) of every unquantized tensor stored in another dtype."""
+    wanted = set()
+    of_base = _by_key(base)
+    weights = {m.weight for m in scheme.coverage.modules.values() if m.quantized}
+    for key, (name, tensor, _) in _by_key(scheme).items():
+        if key in of_base and name not in weights and not scale_suffix(name):
+            base_name, other, _ = of_base[key]
+            floats = {tensor.dtype, other.dtype} <= FLOATS
+            if floats and tensor.dtype != other.dtype and tensor.shape == other.shape:
+                wanted.add((base_name, tensor.dtype))
+    return wanted
+
+
+def _classified(
+    scheme: SchemeEvidence, base: SchemeEvidence, casts: Casts
+) -> Iterator[tuple[str, Pair]]:
+    of_base, of_scheme = _by_key(base), _by_key(scheme)
+    modules = {module.name: module for module in scheme.coverage.modules.values()}
+    for key, (name, tensor, shard) in of_scheme.items():
+        owner = modules.get(name.rpartition(".")[0])
+        base_name, other, _ = of_base.get(key, (None, None, ""))
+        pair = Pair(name, shard, tensor, other)
+        if scale_suffix(name) or (owner and owner.quantized and not name.endswith(".bias")):
+            if owner and name == owner.weight and other and _unpacked(scheme, owner) != other.shape:
+                yield "shapes", pair
+        elif other is None or base_name is None:
+            if not (owner and is_tied_head(scheme, owner)):
+                yield "extra", pair
+        elif tensor.shape != other.shape:
+            yield "shapes", pair
+        elif _is_folded(scheme, name):
+            yield "folded", pair
+        else:
+            yield from _compared(scheme, base, pair, base_name, casts)
+    if scheme.coverage.complete:
+        yield from _missing(scheme, base, of_scheme.keys())
+
+
+def _compared(
+    scheme: SchemeEvidence, base: SchemeEvidence, pair: Pair, base_name: str, casts: Casts
+) -> Iterator[tuple[str, Pair]]:
+    assert pair.tensor is not None and pair.base is not None
+    mine, theirs = scheme.digests.get(pair.name), base.digests.get(base_name)
+    same_dtype = pair.tensor.dtype == pair.base.dtype
+    if not same_dtype:
+        theirs = casts.get((base_name, pair.tensor.dtype))
+    if mine is None or theirs is None:
+        yield "unknown", pair
+    elif mine != theirs:
+        yield "differs", pair
+    elif not same_dtype:
+        yield "other_dtype", pair
+
+
+def _missing(
+    scheme: SchemeEvidence, base: SchemeEvidence, have: Iterable[str]
+) -> Iterator[tuple[str, Pair]]:
+    index = scheme.checkpoint.index
+    indexed = keys_of(index.weight_map).values() if index else ()
+    # What the index promises and no shard holds is CK104's.
+    known = {*have, *indexed}
+    modules = scheme.coverage.modules
+    config = base.checkpoint.config
+    tied = scheme.checkpoint.config is not None and scheme.checkpoint.config.tied_embeddings
+    for key, (name, tensor, shard) in _by_key(base).items():
+        module = key.removesuffix(".weight")
+        packed = module in modules and modules[module].quantized
+        if key in known or packed or (tied and module == "lm_head"):
+            continue
+        layer = _LAYER.match(key)
+        layers = config.num_layers if config else None
+        beyond = layer is not None and layers is not None and int(layer[1]) >= layers
+        never = beyond or _NEVER_EXPORTED.search(key)
+        yield "base_only" if never else "missing", Pair(name, shard, None, tensor)
+
+
+def _by_key(scheme: SchemeEvidence) -> dict[str, tuple[str, Tensor, str]]:
+    """key -> (name, tensor, shard) of every tensor."""
+    tensors = {
+        name: (name, tensor, shard.name) for name, tensor, shard in scheme.checkpoint.items()
+    }
+    return {key: tensors[name] for name, key in keys_of(tensors).items()}
+
+
+def _is_folded(scheme: SchemeEvidence, name: str) -> bool:
+    """Whether AWQ folds scales into this tensor: the norm in front of a quantized group, and
+    for NVFP4_AWQ the projections in front of o_proj and down_proj."""
+    config = scheme.quantization
+    if config is None:
+        return False
+    algorithms = {config.algorithm or "", *config.layers.values()}
+    leaf = name.rpartition(".")[0].rpartition(".")[2]
+    if any("AWQ" in algorithm for algorithm in algorithms) and "norm" in leaf:
+        return True
+    return "NVFP4_AWQ" in algorithms and leaf in ("up_proj", "v_proj")
+
+
+def _unpacked(scheme: SchemeEvidence, module: Module) -> tuple[int, ...]:
+    """The shape [O, I] of a quantized weight before packing."""
+    tensor = next(
+        shard.tensors[module.weight]
+        for shard in scheme.checkpoint.shards
+        if module.weight in shard.tensors
+    )
+    if tensor.dtype != "U8" or len(tensor.shape) != 2:
+        return tensor.shape
+    scale = scheme.scales.get(module.name, {}).get("weight_scale")
+    rows, columns = tensor.shape
+    # INT4 holds two rows in a byte and has float scales, FP4 two columns and byte scales.
+    if scale is not None and scale.tensor.dtype == "F32":
+        return (2 * rows, columns)
+    return (rows, 2 * columns)

@@ -1,0 +1,87 @@
+"""What a quantization config says of a module, read the way that loaders read it."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from functools import lru_cache
+
+from ckptdiff.formats.layouts import ALGORITHMS, MIXED, Layout, layout_of
+from ckptdiff.formats.names import FUSED, module_key
+from ckptdiff.records.checkpoint import QuantConfig
+from ckptdiff.records.coverage import Module
+from ckptdiff.records.evidence import SchemeEvidence
+from ckptdiff.records.layout import LayoutName, Suffix
+
+_EXPERTS = re.compile(r"^(.*\.experts)\.\d+\.")
+_NUMBER = re.compile(r"\d+")
+
+
+def module_algorithm(config: QuantConfig | None, module: str) -> str | None:
+    """The algorithm that `config` gives to a module named as on disk; None when it says
+    nothing. A fused MoE is listed once for all experts of a layer."""
+    if config is None or config.algorithm is None:
+        return None
+    if config.algorithm.upper() != MIXED:
+        return config.algorithm
+    if module in config.layers:
+        return config.layers[module]
+    experts = _EXPERTS.match(module)
+    return config.layers.get(experts[1]) if experts else None
+
+
+def expected_layout(algorithm: str | None) -> tuple[LayoutName, tuple[Suffix, ...]] | None:
+    """The layout and scales that an algorithm's name stands for, None for an unknown name."""
+    return ALGORITHMS.get(algorithm.upper()) if algorithm else None
+
+
+def is_excluded(config: QuantConfig, module: str) -> bool:
+    """Whether `exclude_modules` leaves a module out, in any spelling of its name.
+
+    Patterns are shell patterns; an entry without a wildcard is the module of that name and,
+    as older exports mean it, everything below it.
+    """
+    return any(_matches(pattern, module) for pattern in config.exclude)
+
+
+@lru_cache(maxsize=1 << 16)
+def _matches(pattern: str, module: str) -> bool:
+    for name, wanted in ((module, pattern), (module_key(module), module_key(pattern))):
+        if fnmatchcase(name, wanted) or name.startswith(f"{wanted}."):
+            return True
+    return False
+
+
+def layouts_of(scheme: SchemeEvidence) -> Mapping[str, Layout]:
+    """module key -> layout, for every module that is quantized on disk."""
+    tensors = {name: tensor for name, tensor, _ in scheme.checkpoint.items()}
+    return {
+        key: layout_of(tensors[module.weight], scheme.scales.get(module.name, {}))
+        for key, module in scheme.coverage.modules.items()
+        if module.quantized and module.weight.endswith(".weight")
+    }
+
+
+def fused_groups(modules: Iterable[str]) -> tuple[tuple[str, ...], ...]:
+    """Modules that a serving engine loads as one: q, k and v; gate and up. Keys in, keys out;
+    only groups of which at least two members are there."""
+    found: dict[tuple[str, int], list[str]] = defaultdict(list)
+    for module in modules:
+        parent, _, leaf = module.rpartition(".")
+        for number, group in enumerate(FUSED):
+            if leaf in group:
+                found[parent, number].append(module)
+    return tuple(tuple(sorted(members)) for members in found.values() if len(members) > 1)
+
+
+def pattern_of(module: str) -> str:
+    """A module's name with its numbers taken out: the same in every layer and expert."""
+    return _NUMBER.sub("N", module)
+
+
+def is_tied_head(scheme: SchemeEvidence, module: Module) -> bool:
+    """Whether the module is an `lm_head` that shares the embedding's weight."""
+    config = scheme.checkpoint.config
+    return module.key == "lm_head" and config is not None and config.tied_embeddings

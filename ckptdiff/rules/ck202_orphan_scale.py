@@ -1,0 +1,62 @@
+"""CK202 orphan-scale."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckptdiff.records.evidence import Evidence, SchemeEvidence
+from ckptdiff.records.finding import Finding, Location
+from ckptdiff.rules.base import Rule
+
+# Scales of the KV cache belong to the attention, whether its projections are quantized or not.
+_OF_WEIGHTS = ("weight_scale", "weight_scale_2", "input_scale", "pre_quant_scale")
+
+
+class OrphanScale(Rule):
+    """A scale belongs to a module whose weight is unquantized or not there.
+
+    Somebody put a full-precision weight back and left the scale, or dropped the weight. A
+    loader may apply the scale to a weight that it does not belong to. `k_scale` and
+    `v_scale` belong to the KV cache and stay on unquantized projections.
+
+    What to do: re-export the scheme.
+    """
+
+    code = "CK202"
+    name = "orphan-scale"
+    severity = "error"
+    since = "0.1"
+    needs = ("headers", "modelopt")
+    fix = "reexport"
+
+    def check(self, evidence: Evidence) -> Iterator[Finding]:
+        for scheme in evidence.schemes:
+            places = list(_orphans(scheme, evidence.base)) if scheme.coverage.complete else []
+            if places:
+                yield self.finding(
+                    [scheme],
+                    f"{len(places)} scales belong to no quantized weight",
+                    expected=places[0].expected,
+                    actual=places[0].actual,
+                    locations=places,
+                )
+
+
+def _orphans(scheme: SchemeEvidence, base: SchemeEvidence | None) -> Iterator[Location]:
+    modules = {module.name: module for module in scheme.coverage.modules.values()}
+    in_base = {module.name for module in base.coverage.modules.values()} if base else set()
+    for name, scales in scheme.scales.items():
+        module = modules.get(name)
+        if module is not None and module.quantized:
+            continue
+        if module is None and name in in_base:
+            continue  # a weight that base has and this scheme has not is CK602
+        for suffix, scale in scales.items():
+            if suffix in _OF_WEIGHTS:
+                yield Location(
+                    module=name,
+                    tensor=scale.name,
+                    shard=scale.shard,
+                    expected="a quantized weight",
+                    actual=f"{module.dtype} weight" if module else "no weight",
+                )

@@ -1,0 +1,50 @@
+"""CK204 scale-layout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckptdiff.analysis.quantization import layouts_of
+from ckptdiff.records.evidence import Evidence
+from ckptdiff.records.finding import Finding, Location
+from ckptdiff.rules.base import Rule
+
+
+class ScaleLayout(Rule):
+    """The shape or dtype of a scale goes with no format of its weight.
+
+    A scale is one number, one a row, or one a block of known size. Anything else is cut,
+    transposed or from another weight.
+
+    What to do: re-export the scheme.
+    """
+
+    code = "CK204"
+    name = "scale-layout"
+    severity = "error"
+    since = "0.1"
+    needs = ("headers", "modelopt")
+    fix = "reexport"
+
+    def check(self, evidence: Evidence) -> Iterator[Finding]:
+        for scheme in evidence.schemes:
+            places = [
+                Location(
+                    module=misfit.scale.module,
+                    tensor=misfit.scale.name,
+                    shard=misfit.scale.shard,
+                    expected=misfit.expected,
+                    actual=misfit.actual,
+                )
+                for layout in layouts_of(scheme).values()
+                for misfit in layout.misfits
+            ]
+            if places:
+                yield self.finding(
+                    [scheme],
+                    f"{len(places)} scales have a shape or dtype that does not go with "
+                    "their weight",
+                    expected=places[0].expected,
+                    actual=places[0].actual,
+                    locations=places,
+                )

@@ -1,0 +1,70 @@
+"""CK402 config-differs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckptdiff.records.checkpoint import QuantConfig
+from ckptdiff.records.evidence import Evidence
+from ckptdiff.records.finding import Finding, Location
+from ckptdiff.rules.base import Rule
+
+
+class ConfigDiffers(Rule):
+    """config.json and hf_quant_config.json say different things of the quantization.
+
+    Some loaders read one, some the other, so the same checkpoint would be two models.
+    Only what both files can say is compared: config.json has no group size for some
+    algorithms.
+
+    What to do: take both files from the same export.
+    """
+
+    code = "CK402"
+    name = "config-differs"
+    severity = "error"
+    since = "0.1"
+    needs = ("modelopt",)
+    fix = "reexport"
+
+    def check(self, evidence: Evidence) -> Iterator[Finding]:
+        for scheme in evidence.schemes:
+            config = scheme.checkpoint.config
+            one = scheme.checkpoint.quant_config
+            other = config.quantization if config else None
+            places = list(_differences(one, other)) if one and other else []
+            if places:
+                yield self.finding(
+                    [scheme],
+                    f"config.json and hf_quant_config.json differ in {len(places)} places",
+                    expected=places[0].expected,
+                    actual=places[0].actual,
+                    locations=places,
+                )
+
+
+def _differences(one: QuantConfig, other: QuantConfig) -> Iterator[Location]:
+    """Locations in config.json; what hf_quant_config.json has is what is expected."""
+    pairs: list[tuple[str, object, object]] = [
+        ("quant_algo", one.algorithm, other.algorithm),
+        ("kv_cache_quant_algo", one.kv_cache_algorithm, other.kv_cache_algorithm),
+    ]
+    if one.group_size and other.group_size:
+        pairs.append(("group_size", one.group_size, other.group_size))
+    for field, expected, actual in pairs:
+        if expected != actual:
+            yield _place(f"{field} {expected}", f"{field} {actual}")
+    for name in sorted(set(one.exclude) ^ set(other.exclude)):
+        yield _place(*_only("excluded", name in one.exclude), module=name)
+    for name in sorted(one.layers.keys() | other.layers.keys()):
+        if one.layers.get(name) != other.layers.get(name):
+            expected, actual = one.layers.get(name), other.layers.get(name)
+            yield _place(expected or "not listed", actual or "not listed", module=name)
+
+
+def _only(what: str, first: bool) -> tuple[str, str]:
+    return (what, f"not {what}") if first else (f"not {what}", what)
+
+
+def _place(expected: str, actual: str, module: str | None = None) -> Location:
+    return Location(module=module, shard="config.json", expected=expected, actual=actual)

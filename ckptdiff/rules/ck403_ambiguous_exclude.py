@@ -1,0 +1,53 @@
+"""CK403 ambiguous-exclude."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckptdiff.records.evidence import Evidence
+from ckptdiff.records.finding import Finding, Location
+from ckptdiff.rules.base import Rule
+
+
+class AmbiguousExclude(Rule):
+    """An excluded name without a wildcard begins the name of a quantized module.
+
+    vLLM takes such an entry for a part of a name, so `model.layers.1` leaves out the layers
+    10 to 19 as well and loads their codes as plain weights. ModelOpt 0.40 wrote such
+    entries, 0.47 does not.
+
+    What to do: re-export with a current ModelOpt, or write the entry as `model.layers.1.*`.
+    """
+
+    code = "CK403"
+    name = "ambiguous-exclude"
+    severity = "error"
+    since = "0.1"
+    needs = ("headers", "modelopt")
+
+    def check(self, evidence: Evidence) -> Iterator[Finding]:
+        for scheme in evidence.schemes:
+            config = scheme.quantization
+            if config is None:
+                continue
+            quantized = [scheme.coverage.modules[key].name for key in scheme.coverage.quantized]
+            places = []
+            for entry in config.exclude:
+                hit = sorted(n for n in quantized if n.startswith(entry) and n != entry)
+                if hit and not set("*?[") & set(entry):
+                    places.append(
+                        Location(
+                            module=entry,
+                            shard=config.source,
+                            expected="a pattern that matches no quantized module",
+                            actual=f"begins {hit[0]} and {len(hit) - 1} more",
+                        )
+                    )
+            if places:
+                yield self.finding(
+                    [scheme],
+                    f"{len(places)} excluded names begin the names of quantized modules",
+                    expected=places[0].expected,
+                    actual=places[0].actual,
+                    locations=places,
+                )

@@ -1,0 +1,61 @@
+"""CK405 split-exclude."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckptdiff.analysis.quantization import fused_groups, is_excluded
+from ckptdiff.records.evidence import Evidence, SchemeEvidence
+from ckptdiff.records.finding import Finding, Location
+from ckptdiff.rules.base import Rule
+
+
+class SplitExclude(Rule):
+    """The config excludes part of a group that a serving engine loads as one.
+
+    Tensors, manifest and config agree, so this is what somebody asked for; vLLM refuses it
+    all the same, because q, k and v, and gate and up, are one matrix there.
+
+    What to do: select or drop whole groups, and export again.
+    """
+
+    code = "CK405"
+    name = "split-exclude"
+    severity = "error"
+    since = "0.1"
+    needs = ("headers", "manifest", "modelopt")
+    fix = "reexport"
+
+    def check(self, evidence: Evidence) -> Iterator[Finding]:
+        for scheme in evidence.schemes:
+            split = list(_split(scheme))
+            if split:
+                modules = scheme.coverage.modules
+                yield self.finding(
+                    [scheme],
+                    f"{len(split)} fused groups are excluded in part",
+                    expected="whole groups",
+                    actual=", ".join(sorted(modules[key].name for key in split[0])),
+                    locations=[
+                        Location(
+                            module=modules[key].name,
+                            expected="as the rest of its group",
+                            actual="quantized" if modules[key].quantized else "excluded",
+                        )
+                        for group in split
+                        for key in group
+                    ],
+                )
+
+
+def _split(scheme: SchemeEvidence) -> Iterator[tuple[str, ...]]:
+    config, coverage = scheme.quantization, scheme.coverage
+    if config is None or not config.exclude:
+        return
+    wrong = coverage.not_quantized | coverage.not_selected
+    for group in fused_groups(coverage.modules):
+        excluded = {key: is_excluded(config, coverage.modules[key].name) for key in group}
+        # Where tensors and config or manifest differ, other rules say so.
+        agreed = all(excluded[key] != coverage.modules[key].quantized for key in group)
+        if len(set(excluded.values())) > 1 and agreed and not wrong & set(group):
+            yield group
