@@ -22,6 +22,14 @@ BITS = {
 }  # fmt: skip
 
 FLOATS = ("BF16", "F16", "F32")
+# The most significant byte of an element. Of float32, which scales are in, positive ones.
+TOP_BYTES = {
+    "BF16": b"\x3c\x3d\xbc\xbd",
+    "F16": b"\x2c\x2d\xac\xad",
+    "F32": b"\x3c\x3d",
+    "F64": b"\x3f",
+    "F8_E4M3": bytes(code for code in range(256) if code & 0x7F != 0x7F),
+}
 LAYERS = 4
 HIDDEN = 16
 PRODUCER = {"name": "modelopt", "version": "0.47.0"}
@@ -44,7 +52,13 @@ class Spec:
     def data(self) -> bytes:
         if self.raw is not None:
             return self.raw
-        return random.Random(self.seed).randbytes(self.nbytes)
+        rng = random.Random(self.seed)
+        data = bytearray(rng.randbytes(self.nbytes))
+        width = BITS[self.dtype] // 8
+        if self.dtype in TOP_BYTES:
+            # Finite and of ordinary size: random bits would hold NaN and infinities.
+            data[width - 1 :: width] = rng.choices(TOP_BYTES[self.dtype], k=len(data) // width)
+        return bytes(data)
 
 
 Tensors = Mapping[str, Spec]
@@ -298,11 +312,12 @@ def write_sweep(root: Path, spec: SweepSpec | None = None) -> Path:
 
 
 def copy_weights(root: Path, source: int, targets: Sequence[int]) -> None:
-    """The founding bug: the weights of one scheme under other schemes' manifests."""
+    """The founding bug: weights and configs of one scheme under other schemes' manifests."""
     spec = SweepSpec()
-    data = (root / spec.scheme(source) / "model.safetensors").read_bytes()
+    files = [path for path in (root / spec.scheme(source)).iterdir() if path.is_file()]
     for percent in targets:
-        (root / spec.scheme(percent) / "model.safetensors").write_bytes(data)
+        for path in files:
+            (root / spec.scheme(percent) / path.name).write_bytes(path.read_bytes())
 
 
 def check(root: Path, **options: object) -> CheckReport:

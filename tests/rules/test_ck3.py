@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,12 @@ from typing import Any
 import pytest
 from build import (
     BASELINE,
+    Spec,
     SweepSpec,
+    base_tensors,
     baseline_manifest,
     check,
+    coverage_manifest,
     fp8_tensors,
     members,
     recipes,
@@ -46,6 +50,15 @@ def edit_coverage(scheme: Path, edit: Callable[[dict[str, Any]], object]) -> Non
     manifest = json.loads(path.read_text())
     edit(manifest)
     write_json(path, manifest)
+
+
+def exclude(scheme: Path, module: str) -> None:
+    """Leave `module` out in both configs."""
+    for name in ("config.json", "hf_quant_config.json"):
+        document = json.loads((scheme / name).read_text())
+        part = document.get("quantization_config") or document["quantization"]
+        part["ignore" if name == "config.json" else "exclude_modules"].append(module)
+        write_json(scheme / name, document)
 
 
 def write_modules(scheme: Path, modules: list[str]) -> None:
@@ -89,11 +102,19 @@ def test_ck302_fires(root: Path) -> None:
 
 def test_ck302_fires_for_what_the_manifest_does_not_name(root: Path) -> None:
     """A module outside the ranking is not selected either."""
-    tensors = fp8_tensors(SPEC.selected(30))
-    norm = tensors["model.embed_tokens.weight"]
-    tensors["visual.merger.mlp.0.weight"] = type(norm)("F8_E4M3", (8, 8), "merger")
-    tensors["visual.merger.mlp.0.weight_scale"] = type(norm)("F32", (), "scale")
-    write_shard(root / TOP30 / "model.safetensors", tensors)
+    name = "visual.merger.mlp.0"
+    merger = Spec("BF16", (8, 8), "merger")
+    write_shard(
+        root.parent / "base" / "model.safetensors", base_tensors() | {f"{name}.weight": merger}
+    )
+    for percent in SPEC.percents:
+        tensors = fp8_tensors(SPEC.selected(percent)) | {f"{name}.weight": merger}
+        if percent == 30:
+            tensors[f"{name}.weight"] = Spec("F8_E4M3", (8, 8), "merger")
+            tensors[f"{name}.weight_scale"] = Spec("F32", (), "scale")
+            tensors[f"{name}.input_scale"] = Spec("F32", (), "scale")
+        write_shard(root / SPEC.scheme(percent) / "model.safetensors", tensors)
+        exclude(root / SPEC.scheme(percent), name)
     (finding,) = findings(root, "CK302")
     assert [place.module for place in finding.locations] == ["visual.merger.mlp.0"]
 
@@ -161,13 +182,13 @@ def other_ranking() -> list[str]:
 def test_ck305_fires(root: Path) -> None:
     scheme = root / SPEC.scheme(50)
     other = SweepSpec(ranking=tuple(other_ranking()))
-    write_modules(scheme, other.selected(50))
-
-    def edit(manifest: dict[str, Any]) -> None:
-        manifest["selected_layers"] = other_ranking()[:8]
-        manifest["dropped_layers"] = other_ranking()[8:]
-
-    edit_coverage(scheme, edit)
+    shutil.rmtree(scheme)
+    write_scheme(
+        scheme,
+        fp8_tensors(other.selected(50)),
+        manifest=coverage_manifest(scheme.name, 50, other_ranking()),
+        baseline=baseline_manifest(recipes()),
+    )
     (finding,) = findings(root, "CK305")
     assert finding.schemes == (scheme.name,)
     assert {place.module for place in finding.locations} == set(SPEC.selected(30))
