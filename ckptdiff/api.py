@@ -18,6 +18,7 @@ from ckptdiff.analysis.verdict import at_least, verdict
 from ckptdiff.errors import SettingsError, UsageError
 from ckptdiff.events import CancelToken, Sink, silent
 from ckptdiff.formats.settings import find_settings, read_settings
+from ckptdiff.jobs.hashing import Hashing, digest_casts, digest_shards
 from ckptdiff.jobs.reading import read_sweep, relative_id
 from ckptdiff.records.checkpoint import Unread
 from ckptdiff.records.evidence import Evidence
@@ -36,6 +37,7 @@ from ckptdiff.records.sweep import Sweep
 from ckptdiff.rules.base import Rule
 from ckptdiff.rules.engine import judge, set_aside
 from ckptdiff.rules.registry import matching, table
+from ckptdiff.sources.cache import Cache
 
 Requirement = Literal["base", "manifest"]
 Format = Literal["text", "json"]
@@ -53,6 +55,8 @@ def check(
     require: Sequence[Requirement] = (),
     expect: int | None = None,
     settings: Settings | None = None,
+    cache: bool = True,
+    rehash: bool = False,
     jobs: int | None = None,
     sink: Sink = silent,
     cancel: CancelToken | None = None,
@@ -62,7 +66,8 @@ def check(
     `base` is the full-precision checkpoint (found by itself where it can be), `hashes=False`
     judges from headers alone, `select` and `ignore` take codes or their beginnings,
     `require` makes a missing base or manifest count as unread, `expect` is the least number
-    of schemes, `jobs` the number of threads. `settings` supplies what is not given.
+    of schemes, `jobs` the number of threads. `settings` supplies what is not given. Digests
+    are remembered between runs unless `cache=False`; `rehash` reads everything again.
 
     Raises `RootError`, `BaseError`, `UsageError` for a request that cannot be carried out
     and `Cancelled` when `cancel` is set; never for what a checkpoint contains.
@@ -82,7 +87,8 @@ def check(
         sink=sink,
         cancel=cancel,
     )
-    evidence, lost = _look(sweep, rules, hashes, jobs, sink, cancel)
+    how = Hashing(Cache() if cache else None, rehash, jobs) if hashes else None
+    evidence, lost = _look(sweep, rules, how, sink, cancel)
     findings, skips = judge(evidence, rules)
     kept, ignored = set_aside(summary.sort_findings(findings), ignores)
     unread = summary.all_unread(evidence, sweep.unread + lost)
@@ -207,23 +213,24 @@ def load_settings(root: StrPath, config: StrPath | None = None) -> Settings:
 def _look(
     sweep: Sweep,
     rules: Sequence[type[Rule]],
-    hashes: bool,
-    jobs: int | None,
+    how: Hashing | None,
     sink: Sink,
     cancel: CancelToken,
 ) -> tuple[Evidence, tuple[Unread, ...]]:
     """Everything that the rules need to know, and what could not be read for it."""
-    if not hashes:
+    if how is None:
         return with_base(gather(sweep, None), {}), ()
-    # Imported late: judging from headers alone needs no hashing machinery.
-    from ckptdiff.jobs.hashing import digest_casts, digest_sweep
-
     compare = any({"hashes", "base"} <= set(rule.needs) for rule in rules)
-    digests = digest_sweep(sweep, with_base=compare, jobs=jobs, sink=sink, cancel=cancel)
-    evidence = gather(sweep, digests)
-    if sweep.base is None or not compare:
+    checkpoints = list(sweep.schemes)
+    if compare and sweep.base is not None:
+        checkpoints.append(sweep.base.checkpoint)
+    shards = [shard for checkpoint in checkpoints for shard in checkpoint.shards]
+    evidence = gather(sweep, digest_shards(shards, how, sink=sink, cancel=cancel))
+    if not compare or evidence.base is None:
         return with_base(evidence, {}), ()
-    casts = digest_casts(sweep.base.checkpoint, casts_wanted(evidence), sink=sink, cancel=cancel)
+    base = evidence.base
+    wanted = casts_wanted(evidence)
+    casts = digest_casts(base.checkpoint, base.digests, wanted, how, sink=sink, cancel=cancel)
     return with_base(evidence, casts.digests), tuple(casts.unread)
 
 

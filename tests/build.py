@@ -64,6 +64,13 @@ class Spec:
 Tensors = Mapping[str, Spec]
 
 
+def as_float32(spec: Spec) -> Spec:
+    """The same values: a BF16 is the upper half of a float32."""
+    halves = spec.data()
+    raw = b"".join(b"\0\0" + halves[at : at + 2] for at in range(0, len(halves), 2))
+    return Spec("F32", spec.shape, spec.seed, raw)
+
+
 def modules(layers: int = LAYERS) -> dict[str, tuple[int, int]]:
     """Linear modules of the model under their names on disk, with their shapes."""
     found = {}

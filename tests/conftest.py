@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import build
 import pytest
 
 
+@pytest.fixture(autouse=True)
+def cache_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of its own for every test: nobody's digests leak in, none are left behind."""
+    path = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(path))
+    return path
+
+
 @pytest.fixture
 def sweep(tmp_path: Path) -> Path:
     """ROOT of a healthy sweep of four schemes, with its base beside it."""
     return build.write_sweep(tmp_path)
+
+
+@pytest.fixture
+def open_tmp() -> Iterator[Path]:
+    """A temporary directory that other users can reach, which `tmp_path` is not."""
+    path = Path(tempfile.mkdtemp(prefix="ckptdiff-test-"))
+    path.chmod(0o755)
+    yield path
+    # Tests take permissions away; the owner gives them back to clean up.
+    for below in [p for p in path.rglob("*") if p.is_dir() and not p.is_symlink()]:
+        below.chmod(0o755)
+    shutil.rmtree(path)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from build import (
     BASELINE,
     Spec,
     SweepSpec,
+    as_float32,
     base_tensors,
     baseline_manifest,
     check,
@@ -252,13 +253,6 @@ def test_float32_base_under_a_bf16_export(root: Path) -> None:
     report = assert_clean(check(root))
     assert report.base is not None
     assert {f.code for f in report.findings} == {"CK605"}
-
-
-def as_float32(spec: Spec) -> Spec:
-    """The same values: a BF16 is the upper half of a float32."""
-    halves = spec.data()
-    raw = b"".join(b"\0\0" + halves[at : at + 2] for at in range(0, len(halves), 2))
-    return Spec("F32", spec.shape, spec.seed, raw)
 
 
 @pytest.mark.parametrize("prefix", ["model.language_model.", "language_model.", "model.", ""])

@@ -7,12 +7,13 @@ from dataclasses import replace
 
 from ckptdiff.analysis import against_base
 from ckptdiff.analysis.coverage import baseline_of, coverage_of
+from ckptdiff.analysis.fingerprint import fingerprint
 from ckptdiff.analysis.identity import identity_groups, mislabelled
 from ckptdiff.formats.layouts import scale_suffix
 from ckptdiff.formats.manifests import BASELINE_SUFFIX
 from ckptdiff.formats.names import keys_of
 from ckptdiff.records.checkpoint import BaselineManifest, Checkpoint, QuantConfig, Unread
-from ckptdiff.records.digests import ShardDigests
+from ckptdiff.records.digests import Flaws, ShardDigests
 from ckptdiff.records.evidence import Evidence, SchemeEvidence
 from ckptdiff.records.layout import Scale, Suffix
 from ckptdiff.records.sweep import Sweep
@@ -63,11 +64,13 @@ def _scheme(checkpoint: Checkpoint, digests: Mapping[str, ShardDigests] | None) 
     unread = [shard.unread for shard in checkpoint.shards]
     unread += [read[s.path].unread for s in checkpoint.shards if s.path in read]
     of_tensors: dict[str, bytes] = {}
+    flaws: dict[str, Flaws] = {}
     for shard in checkpoint.shards:
         # Where two tensors claim the same bytes, nobody knows whose digest it is.
         overlap = any(defect.kind == "overlap" for defect in shard.defects)
         if shard.path in read and not overlap:
             of_tensors.update(read[shard.path].digests)
+            flaws.update(read[shard.path].flaws)
     return SchemeEvidence(
         checkpoint=checkpoint,
         coverage=coverage_of(checkpoint),
@@ -76,6 +79,7 @@ def _scheme(checkpoint: Checkpoint, digests: Mapping[str, ShardDigests] | None) 
         family=f"{_baseline_name(checkpoint, baseline) or '-'}:{algorithm or '-'}",
         scales=_scales(checkpoint),
         digests=of_tensors,
+        flaws=flaws,
         fingerprint=_fingerprint(checkpoint, of_tensors),
         unread=checkpoint.unread + tuple(_distinct(unread)),
     )
@@ -102,9 +106,6 @@ def _baseline_name(checkpoint: Checkpoint, baseline: BaselineManifest | None) ->
 
 def _fingerprint(checkpoint: Checkpoint, digests: Mapping[str, bytes]) -> str | None:
     """The sharding-independent fingerprint; None unless every tensor has a digest."""
-    # Imported late: judging from headers alone needs no hashing machinery.
-    from ckptdiff.analysis.hashing import fingerprint
-
     if not digests or not checkpoint.readable:
         return None
     keys = keys_of(name for name, _, _ in checkpoint.items())

@@ -1,4 +1,4 @@
-"""Digests of tensor bytes and the fingerprint of a checkpoint; `contract.md` pins both.
+"""Digests of tensor bytes and the fingerprint of a checkpoint, in one pass with a value scan.
 
 Every later comparison starts from these digests, so each byte is read once, in the order
 in which it lies on disk, and never held: a shard is cut into units of about 64 MiB, a unit
@@ -11,30 +11,29 @@ Comparing digests, naming identity groups and caching digests do not belong here
 
 from __future__ import annotations
 
-import json
 import os
 import threading
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from itertools import chain, zip_longest
+from itertools import chain, groupby, zip_longest
 from queue import Empty, SimpleQueue
 
 import xxhash
 
+from ckptdiff.analysis.scanning import Scan, flaws_in, is_clean, merged, scan_for
 from ckptdiff.errors import Cancelled
 from ckptdiff.events import Advanced, CancelToken, Finished, Sink, Started, silent
 from ckptdiff.records.checkpoint import FileIdentity, Header, Shard, Unread
-from ckptdiff.records.digests import ShardDigests
+from ckptdiff.records.digests import Flaws, ShardDigests
 from ckptdiff.sources.local import Unreadable, identity, open_regular, reason_of
 
 MIB = 1 << 20
 SPAN_BYTES = 256 * MIB  # part of the contract: another value gives other digests
 UNIT_BYTES = 64 * MIB
 BUFFER_BYTES = 1 * MIB
-REPORT_SECONDS = 0.05  # between two Advanced events, and between two looks at `cancel`
+REPORT_SECONDS = 0.05  # between two Advanced events
 
 STAGE = "hash"
 CHANGED = "changed while it was read"
@@ -42,27 +41,46 @@ SHORT = "ended before its data did"
 NO_IDENTITY = "its identity is not known, so a change while it is read would go unnoticed"
 
 
+# (begin, end, name) of a tensor, counted from the start of the data section.
+Row = tuple[int, int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Tensors without a gap between them whose values are looked at in the same way."""
+
+    scan: Scan
+    rows: Sequence[Row]
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Small tensors that lie within one buffer: bytes [start, stop) of the file.
 
     `rows` has (begin, end, name) of each as the header counts, from the start of the data
-    section, sorted; so the first row's begin is `start`.
+    section, sorted; so the first row's begin is `start`. `runs` are the stretches of
+    neighbouring tensors that are scanned alike.
     """
 
     start: int
     stop: int
-    rows: Sequence[tuple[int, int, str]]
+    rows: Sequence[Row]
+    runs: tuple[Run, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Bytes [start, stop) of the file: a tensor, or its span `number` if not None."""
+    """Bytes [start, stop) of the file: a tensor, or its span `number` if not None.
+
+    `origin` is where the tensor itself starts, `scan` how its values are looked at.
+    """
 
     start: int
     stop: int
     name: str
     number: int | None
+    origin: int
+    scan: Scan | None
 
 
 Read = Batch | Stretch
@@ -84,33 +102,11 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class UnitDigests:
-    """Digests of whole tensors by name, and of spans by (name, number)."""
+    """Digests of whole tensors by name, and of spans by (name, number); flaws by name."""
 
     tensors: Mapping[str, bytes]
     spans: Mapping[tuple[str, int], bytes]
-
-
-def fingerprint(tensors: Iterable[tuple[str, str, Sequence[int], bytes]]) -> str:
-    """The fingerprint of a checkpoint, from (key, dtype, shape, digest) of each tensor.
-
-    A leaf is the xxh3_128 (16 bytes, big-endian) of the UTF-8 text of the JSON array
-    `[key, dtype, shape, hex digest]`, written without spaces and with only the escapes
-    that JSON demands (`json.dumps(…, separators=(",", ":"), ensure_ascii=False)`). The
-    fingerprint is "ckptdiff1:" and the hex xxh3_128 of the leaves, concatenated in the
-    order of their keys (by code point, which is also the order of their UTF-8 bytes).
-
-    Neither the order of `tensors` nor their shards matter. Surrogates without a partner,
-    which a JSON header can carry, are encoded as `surrogatepass` does.
-    """
-    encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
-    # Two tensors of one name are a defect of the checkpoint. The rest of the sort key
-    # only keeps the fingerprint of such a checkpoint independent of its sharding as well.
-    rows = sorted((key, dtype, tuple(shape), digest) for key, dtype, shape, digest in tensors)
-    total = xxhash.xxh3_128()
-    for key, dtype, shape, digest in rows:
-        text = encode((key, dtype, shape, digest.hex()))
-        total.update(xxhash.xxh3_128_digest(text.encode("utf-8", "surrogatepass")))
-    return "ckptdiff1:" + total.hexdigest()
+    flaws: Mapping[str, Flaws]
 
 
 def hash_shards(
@@ -126,7 +122,8 @@ def hash_shards(
     Shards without a header are passed over. Shards that are one file under several names
     (same device and inode) are read once. What cannot be read, or is another file than
     the one whose header was read, or changes before its last byte was read, gives
-    `ShardDigests.unread` and never an exception; the other shards go on.
+    `ShardDigests.unread` and never an exception; the other shards go on. Values that no
+    weight and no scale may have are counted on the way, in `ShardDigests.flaws`.
 
     `executor` runs the work (its tasks share memory with the caller: threads); without
     one, `jobs` threads (default: one a processor) are started, and gone on return. Memory
@@ -147,12 +144,7 @@ def hash_shards(
         files[shard.identity] = cut(len(files), shard.path, shard.identity, shard.header)
     units = _interleaved(files.values())
     sink(Started(STAGE, sum(unit.nbytes for unit in units), "bytes"))
-    if executor is None:
-        # Leaving the block joins the threads, so that none outlives an exception.
-        with ThreadPoolExecutor(jobs or os.cpu_count() or 1, "ckptdiff-hash") as own:
-            results = _run(units, own, sink, cancel)
-    else:
-        results = _run(units, executor, sink, cancel)
+    results = _results(units, executor, jobs, sink, cancel)
     sink(Finished(STAGE))
 
     parts: list[list[UnitDigests | str]] = [[] for _ in files]
@@ -164,13 +156,9 @@ def hash_shards(
     }
 
 
-def _shard_digests(
-    shard: Shard, joined: Mapping[FileIdentity, Mapping[str, bytes] | str]
-) -> ShardDigests:
+def _shard_digests(shard: Shard, joined: Mapping[FileIdentity, ShardDigests | str]) -> ShardDigests:
     found = NO_IDENTITY if shard.identity is None else joined[shard.identity]
-    if isinstance(found, str):
-        return ShardDigests({}, Unread(shard.name, found))
-    return ShardDigests(found)
+    return ShardDigests({}, Unread(shard.name, found)) if isinstance(found, str) else found
 
 
 # Planning: which bytes are read together
@@ -216,22 +204,45 @@ def _reads(header: Header, file_size: int) -> Iterator[Read]:
                 stop = end
             continue
         if first < index:
-            yield Batch(origin + rows[first][0], origin + stop, rows[first:index])
+            yield _batch(rows[first:index], origin, stop, header)
         if end - begin <= small:
             first, stop, reach = index, end, begin + small
         else:
             first, reach = index + 1, -1
-            yield from _stretches(origin + begin, origin + end, name)
+            scan = scan_for(name, header.tensors[name].dtype)
+            yield from _stretches(origin + begin, origin + end, name, scan)
     if first < len(rows):
-        yield Batch(origin + rows[first][0], origin + stop, rows[first:])
+        yield _batch(rows[first:], origin, stop, header)
 
 
-def _stretches(start: int, stop: int, name: str) -> Iterator[Stretch]:
+def _batch(rows: Sequence[Row], origin: int, stop: int, header: Header) -> Batch:
+    runs: list[Run] = []
+    for scan, group in groupby(rows, lambda row: scan_for(row[2], header.tensors[row[2]].dtype)):
+        if scan is not None:
+            runs += (Run(scan, part) for part in _without_gaps(group))
+    return Batch(origin + rows[0][0], origin + stop, rows, tuple(runs))
+
+
+def _without_gaps(rows: Iterable[Row]) -> Iterator[Sequence[Row]]:
+    """`rows` in parts that each cover their bytes whole. Empty tensors are left out."""
+    part: list[Row] = []
+    for row in rows:
+        if row[0] == row[1]:
+            continue
+        if part and part[-1][1] != row[0]:
+            yield part
+            part = []
+        part.append(row)
+    if part:
+        yield part
+
+
+def _stretches(start: int, stop: int, name: str, scan: Scan | None) -> Iterator[Stretch]:
     if stop - start <= SPAN_BYTES:
-        yield Stretch(start, stop, name, None)
+        yield Stretch(start, stop, name, None, start, scan)
         return
     for number, at in enumerate(range(start, stop, SPAN_BYTES)):
-        yield Stretch(at, min(at + SPAN_BYTES, stop), name, number)
+        yield Stretch(at, min(at + SPAN_BYTES, stop), name, number, start, scan)
 
 
 def _interleaved(files: Iterable[Sequence[Unit]]) -> list[Unit]:
@@ -247,22 +258,20 @@ def _interleaved(files: Iterable[Sequence[Unit]]) -> list[Unit]:
 
 
 class _Run:
-    """What the tasks of one `hash_shards` call share."""
+    """What the threads of one `hash_shards` call share."""
 
     def __init__(self, cancel: CancelToken | None) -> None:
         self._cancel = cancel
-        self._stop = threading.Event()
         self._lock = threading.Lock()
         self._read = 0
         self._buffers: deque[memoryview] = deque()
+        self.stopped = False  # not an Event: nothing in it can be interrupted half-way
         self.failed: dict[int, str] = {}  # file number -> why; its other units are not read
-
-    def stop(self) -> None:
-        self._stop.set()
+        self.outcome: SimpleQueue[list[UnitDigests | str] | BaseException] = SimpleQueue()
 
     def check(self) -> None:
         """Raise `Cancelled` when the rest of the work is not wanted any more."""
-        if self._stop.is_set() or (self._cancel is not None and self._cancel.cancelled):
+        if self.stopped or (self._cancel is not None and self._cancel.cancelled):
             raise Cancelled()
 
     def advance(self, nbytes: int) -> None:
@@ -286,46 +295,75 @@ class _Run:
         self._buffers.append(buffer)
 
 
-def _run(
-    units: Sequence[Unit], executor: Executor, sink: Sink, cancel: CancelToken | None
+def _results(
+    units: Sequence[Unit],
+    executor: Executor | None,
+    jobs: int | None,
+    sink: Sink,
+    cancel: CancelToken | None,
 ) -> list[UnitDigests | str]:
-    """The result of each unit: its digests, or why its file counts as unread."""
+    """The result of each unit: its digests, or why its file counts as unread.
+
+    The calling thread only waits and reports; a thread of its own feeds the executor.
+    Executors and futures keep locks that a KeyboardInterrupt in the middle of `submit` or
+    `wait` leaves locked for ever, with every worker waiting for them; and only the main
+    thread gets one. (Seen: one Ctrl-C in a few, while thousands of units were submitted.)
+    """
     run = _Run(cancel)
-    done: SimpleQueue[Future[UnitDigests | str]] = SimpleQueue()
+    feeder = threading.Thread(
+        target=_feed,
+        args=(units, executor, jobs, run),
+        name="ckptdiff-hash",
+        daemon=True,  # even `start` has such a lock; the interpreter must still end
+    )
+    try:
+        feeder.start()
+        while True:
+            try:
+                outcome = run.outcome.get(timeout=REPORT_SECONDS)
+                break
+            except Empty:
+                if nbytes := run.take_read():
+                    sink(Advanced(STAGE, nbytes))
+    finally:
+        run.stopped = True  # the threads see it within a buffer
+        if feeder.is_alive():
+            feeder.join()
+    if isinstance(outcome, BaseException):
+        raise outcome
+    if nbytes := run.take_read():
+        sink(Advanced(STAGE, nbytes))
+    return outcome
+
+
+def _feed(units: Sequence[Unit], executor: Executor | None, jobs: int | None, run: _Run) -> None:
+    """Have the units hashed and put the outcome; no thread of ours runs after that."""
+    try:
+        if executor is not None:
+            outcome = _submitted(units, executor, run)
+        else:
+            with ThreadPoolExecutor(jobs or os.cpu_count() or 1, "ckptdiff-hash") as own:
+                outcome = _submitted(units, own, run)
+    except BaseException as error:
+        run.outcome.put(error)
+    else:
+        run.outcome.put(outcome)
+
+
+def _submitted(units: Sequence[Unit], executor: Executor, run: _Run) -> list[UnitDigests | str]:
     futures: list[Future[UnitDigests | str]] = []
-    reported = time.monotonic()
-
-    def report(*, now: bool = False) -> None:
-        nonlocal reported
-        clock = time.monotonic()
-        if (now or clock - reported >= REPORT_SECONDS) and (nbytes := run.take_read()):
-            reported = clock
-            sink(Advanced(STAGE, nbytes))
-
     try:
         for unit in units:
             run.check()
-            future = executor.submit(_hash_unit, unit, run)
-            futures.append(future)
-            future.add_done_callback(done.put)
-            report()
-        left = len(futures)
-        while left:
-            try:
-                done.get(timeout=REPORT_SECONDS).result()
-                left -= 1
-            except Empty:
-                run.check()
-            report()
+            futures.append(executor.submit(_hash_unit, unit, run))
+        return [future.result() for future in futures]
     finally:
-        # After success this finds nothing to do. After an error, a cancel or Ctrl-C the
-        # tasks see the flag within a buffer, and the ones not begun never begin.
-        run.stop()
+        # Finds nothing to do unless something was raised: then the tasks that run see the
+        # flag within a buffer, and the others never begin.
+        run.stopped = True
         for future in futures:
             future.cancel()
         wait(futures)
-    report(now=True)
-    return [future.result() for future in futures]
 
 
 def _hash_unit(unit: Unit, run: _Run) -> UnitDigests | str:
@@ -361,6 +399,7 @@ def _hash_unit(unit: Unit, run: _Run) -> UnitDigests | str:
 def _digests(fd: int, reads: Iterable[Read], buffer: memoryview, run: _Run) -> UnitDigests | str:
     tensors: dict[str, bytes] = {}
     spans: dict[tuple[str, int], bytes] = {}
+    flaws: dict[str, Flaws] = {}
     digest = xxhash.xxh3_128_digest
     for read in reads:
         if isinstance(read, Batch):
@@ -370,6 +409,8 @@ def _digests(fd: int, reads: Iterable[Read], buffer: memoryview, run: _Run) -> U
             base = read.rows[0][0]
             for begin, end, name in read.rows:  # by the thousand: nothing but the hash here
                 tensors[name] = digest(buffer[begin - base : end - base])
+            for part in read.runs:
+                flaws.update(_flaws_of(part, buffer, base))
             run.advance(length)
             run.check()
             continue
@@ -379,13 +420,27 @@ def _digests(fd: int, reads: Iterable[Read], buffer: memoryview, run: _Run) -> U
             if not _fill(fd, view, at):
                 return SHORT
             hasher.update(view)
+            if read.scan is not None and not is_clean(view, read.scan):
+                first = (at - read.origin) // read.scan.signed.itemsize
+                found = flaws_in(view, read.scan, first)
+                flaws[read.name] = merged(flaws.get(read.name), found)
             run.advance(len(view))
             run.check()
         if read.number is None:
             tensors[read.name] = hasher.digest()
         else:
             spans[read.name, read.number] = hasher.digest()
-    return UnitDigests(tensors, spans)
+    return UnitDigests(tensors, spans, flaws)
+
+
+def _flaws_of(part: Run, buffer: memoryview, base: int) -> Iterator[tuple[str, Flaws]]:
+    """Flaws in a run of small tensors, looked at as one before any of them alone."""
+    if is_clean(buffer[part.rows[0][0] - base : part.rows[-1][1] - base], part.scan):
+        return
+    for begin, end, name in part.rows:
+        data = buffer[begin - base : end - base]
+        if not is_clean(data, part.scan):
+            yield name, flaws_in(data, part.scan)
 
 
 def _fill(fd: int, view: memoryview, offset: int) -> bool:
@@ -399,16 +454,19 @@ def _fill(fd: int, view: memoryview, offset: int) -> bool:
     return True
 
 
-def _joined(parts: Iterable[UnitDigests | str]) -> Mapping[str, bytes] | str:
+def _joined(parts: Iterable[UnitDigests | str]) -> ShardDigests | str:
     """The digests of one file from those of its units, or why it counts as unread."""
     tensors: dict[str, bytes] = {}
     spans: dict[str, list[bytes]] = {}
+    flaws: dict[str, Flaws] = {}
     for part in parts:
         if isinstance(part, str):
             return part
         tensors.update(part.tensors)
+        for name, found in part.flaws.items():
+            flaws[name] = merged(flaws.get(name), found)
         for (name, _), digest in part.spans.items():  # units and reads are sorted by offset
             spans.setdefault(name, []).append(digest)
     for name, digests in spans.items():
         tensors[name] = xxhash.xxh3_128_digest(b"".join(digests))
-    return tensors
+    return ShardDigests(tensors, flaws=flaws)

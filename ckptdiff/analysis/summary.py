@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from ckptdiff.analysis.identity import blamed
 from ckptdiff.analysis.ordering import natural
@@ -129,7 +130,8 @@ def _declared_row(scheme: SchemeEvidence) -> DeclaredRow | None:
 
 def _worst(evidence: Evidence, findings: Sequence[Finding]) -> dict[str, Status]:
     worst: dict[str, Status] = {}
-    for severity in reversed(SEVERITIES):
+    levels: tuple[Literal["warning", "error"], ...] = ("warning", "error")
+    for severity in levels:
         for finding in findings:
             if finding.severity == severity:
                 worst.update(dict.fromkeys(blamed(evidence, finding), severity))

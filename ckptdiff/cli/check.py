@@ -37,6 +37,8 @@ SUFFIXES: dict[str, api.Format] = {".txt": "text", ".json": "json"}
 )
 @click.option("--expect", type=click.IntRange(0), metavar="N", help="Exit 2 for fewer schemes.")
 @click.option("--config", type=PATH, help="A ckptdiff.toml. Default: from here upwards.")
+@click.option("--no-cache", is_flag=True, help="Neither use nor write remembered digests.")
+@click.option("--rehash", is_flag=True, help="Read every byte again, remembered or not.")
 @click.option("--jobs", type=click.IntRange(1), metavar="N", help="Threads.  [default: all cores]")
 @progress_option
 def command(
@@ -52,6 +54,8 @@ def command(
     require: tuple[str, ...],
     expect: int | None,
     config: Path | None,
+    no_cache: bool,
+    rehash: bool,
     jobs: int | None,
     progress: str,
 ) -> None:
@@ -82,6 +86,8 @@ def command(
             require=_requirements(require),
             expect=expect,
             settings=settings,
+            cache=not no_cache,
+            rehash=rehash,
             jobs=jobs,
             sink=progress_sink(progress),
         )

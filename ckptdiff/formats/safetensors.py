@@ -26,6 +26,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import xxhash
+
 from ckptdiff.formats.dtypes import nbytes
 from ckptdiff.formats.safetensors_defects import METADATA, PREFIX, explain
 from ckptdiff.records.checkpoint import Defect, Header, Shard, Tensor, Unread
@@ -73,7 +75,8 @@ def read_shard(directory: Path, name: str) -> Shard:
     except Unreadable as error:
         return Shard(name, path, unread=Unread(name, error.reason))
     header, defects = parse_header(start, size, name)
-    return Shard(name, path, stamp, header, defects)
+    digest = xxhash.xxh3_128_digest(start[: PREFIX + length])
+    return Shard(name, path, stamp, header, defects, header_digest=digest)
 
 
 def parse_header(raw: bytes, file_size: int, file: str) -> tuple[Header | None, tuple[Defect, ...]]:

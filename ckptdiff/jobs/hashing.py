@@ -1,30 +1,48 @@
-"""Hashes a sweep and its base: each byte once."""
+"""Hashes a sweep and its base: each byte once, and none that is remembered."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ckptdiff.analysis.hashing import hash_shards
 from ckptdiff.events import Advanced, CancelToken, Finished, Sink, Started
+from ckptdiff.jobs.caching import cast_key, recall, recall_casts, remember
 from ckptdiff.records.checkpoint import Checkpoint, Shard, Unread
 from ckptdiff.records.digests import ShardDigests
-from ckptdiff.records.sweep import Sweep
+from ckptdiff.sources.cache import Cache
 from ckptdiff.sources.local import Unreadable
 
 
-def digest_sweep(
-    sweep: Sweep, *, with_base: bool, jobs: int | None, sink: Sink, cancel: CancelToken
+@dataclass(frozen=True, slots=True)
+class Hashing:
+    """How hashing is done. `cache` None: nothing is remembered. `rehash`: nothing that is
+    remembered is believed. `jobs` None: one thread a processor."""
+
+    cache: Cache | None = None
+    rehash: bool = False
+    jobs: int | None = None
+
+
+def digest_shards(
+    shards: Sequence[Shard], how: Hashing, *, sink: Sink, cancel: CancelToken
 ) -> Mapping[str, ShardDigests]:
-    """The digests of all shards of the schemes, and of the base if asked for, by path.
+    """The digests of `shards` by path, remembered or read now.
 
     Raises `Cancelled`; what cannot be read is `ShardDigests.unread`.
     """
-    checkpoints = list(sweep.schemes)
-    if with_base and sweep.base is not None:
-        checkpoints.append(sweep.base.checkpoint)
-    shards = [shard for checkpoint in checkpoints for shard in checkpoint.shards]
-    return hash_shards(shards, jobs=jobs, sink=sink, cancel=cancel)
+    known: dict[str, ShardDigests] = {}
+    if how.cache is not None and not how.rehash:
+        known = recall(how.cache, shards)
+    strange = [shard for shard in shards if shard.path not in known and shard.header is not None]
+    if not strange:
+        return known
+    # Imported late: it needs numpy, and nothing has to be read when all is remembered.
+    from ckptdiff.analysis.hashing import hash_shards
+
+    fresh = hash_shards(strange, jobs=how.jobs, sink=sink, cancel=cancel)
+    if how.cache is not None:
+        remember(how.cache, strange, fresh)
+    return {**known, **fresh}
 
 
 @dataclass(slots=True)
@@ -36,26 +54,41 @@ class Casts:
 
 
 def digest_casts(
-    base: Checkpoint, wanted: set[tuple[str, str]], *, sink: Sink, cancel: CancelToken
+    base: Checkpoint,
+    known: Mapping[str, bytes],
+    wanted: set[tuple[str, str]],
+    how: Hashing,
+    *,
+    sink: Sink,
+    cancel: CancelToken,
 ) -> Casts:
-    """The digest of each wanted (tensor name, dtype) of the base. Raises `Cancelled`."""
+    """The digest of each wanted (tensor name, dtype) of the base, whose digests are `known`.
+
+    Raises `Cancelled`.
+    """
+    homes = {name: shard for name, _, shard in base.items()}
+    keys = {
+        (name, dtype): cast_key(known[name], homes[name].tensors[name].dtype, dtype)
+        for name, dtype in sorted(wanted)
+        if name in known
+    }
     casts = Casts()
-    if not wanted:
+    if how.cache is not None and not how.rehash:
+        casts.digests |= recall_casts(how.cache, keys)
+    strange = [what for what in keys if what not in casts.digests]
+    if not strange:
         return casts
     from ckptdiff.analysis.casting import cast_tensor
 
-    homes = {name: shard for name, _, shard in base.items()}
-    sink(Started("cast", sum(_nbytes(homes, name) for name, _ in wanted), "bytes"))
-    for name, dtype in sorted(wanted):
+    sink(Started("cast", sum(homes[name].tensors[name].nbytes for name, _ in strange), "bytes"))
+    for name, dtype in strange:
         shard = homes[name]
         try:
             casts.digests[name, dtype] = cast_tensor(shard, name, dtype, cancel)
         except Unreadable as error:
             casts.unread.append(Unread(f"{base.id}/{shard.name}", error.reason))
-        sink(Advanced("cast", _nbytes(homes, name), name))
+        sink(Advanced("cast", shard.tensors[name].nbytes, name))
     sink(Finished("cast"))
+    if how.cache is not None and not casts.unread:
+        how.cache.put({keys[what]: casts.digests[what] for what in strange})
     return casts
-
-
-def _nbytes(homes: Mapping[str, Shard], name: str) -> int:
-    return homes[name].tensors[name].nbytes

@@ -82,7 +82,8 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One safetensors file. `header` is None when it could not be read or understood."""
+    """One safetensors file. `header` is None when it could not be read or understood;
+    `header_digest` is the xxh3_128 of its bytes."""
 
     name: str
     path: str
@@ -90,6 +91,7 @@ class Shard:
     header: Header | None = None
     defects: tuple[Defect, ...] = ()
     unread: Unread | None = None
+    header_digest: bytes = b""
 
     @property
     def tensors(self) -> Mapping[str, Tensor]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from ckptdiff.records.against_base import AgainstBase
 from ckptdiff.records.checkpoint import BaselineManifest, Checkpoint, QuantConfig, Unread
 from ckptdiff.records.coverage import Coverage
+from ckptdiff.records.digests import Flaws
 from ckptdiff.records.layout import Scale, Suffix
 
 
@@ -15,8 +16,8 @@ from ckptdiff.records.layout import Scale, Suffix
 class SchemeEvidence:
     """One scheme: what it holds, covers and hashes to.
 
-    `digests` are by tensor name, `scales` by module name and suffix. `fingerprint` is None
-    when tensors were not hashed, or not all of them could be.
+    `digests` and `flaws` are by tensor name, `scales` by module name and suffix.
+    `fingerprint` is None when tensors were not hashed, or not all of them could be.
     """
 
     checkpoint: Checkpoint
@@ -25,6 +26,7 @@ class SchemeEvidence:
     baseline: BaselineManifest | None
     family: str
     digests: Mapping[str, bytes] = field(default_factory=dict)
+    flaws: Mapping[str, Flaws] = field(default_factory=dict)
     scales: Mapping[str, Mapping[Suffix, Scale]] = field(default_factory=dict)
     fingerprint: str | None = None
     unread: tuple[Unread, ...] = ()

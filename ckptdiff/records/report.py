@@ -15,8 +15,9 @@ from ckptdiff.records.sweep import PassedOver
 CHECK_SCHEMA = "ckptdiff.check/1"
 SCAN_SCHEMA = "ckptdiff.scan/1"
 
-# What is worst about a scheme; "unread" when something of it could not be looked at.
-Status = Literal["ok", "info", "warning", "error", "unread"]
+# What is worst about a scheme, infos aside; "unread" when something of it could not be
+# looked at and no error is known all the same.
+Status = Literal["ok", "warning", "error", "unread"]
 
 
 @dataclass(frozen=True, slots=True)

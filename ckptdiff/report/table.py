@@ -9,8 +9,8 @@ from ckptdiff.report.escape import fit, printable, width
 from ckptdiff.report.style import human_bytes, paint
 
 # Marks stand beside the colour, so that the table reads without any.
-_MARKS = {"ok": "+", "info": "+", "warning": "!", "error": "x", "unread": "?"}
-_STYLES = {"info": "ok", "unread": "warning"}
+_MARKS = {"ok": "+", "warning": "!", "error": "x", "unread": "?"}
+_STYLES = {"unread": "warning"}
 
 
 def scheme_table(

@@ -6,6 +6,7 @@ import re
 import textwrap
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from ckptdiff.records.finding import Finding, Location, RuleInfo, Skip
 from ckptdiff.records.report import CheckReport, ScanReport
@@ -92,7 +93,7 @@ def _check_lines(report: CheckReport, color: bool) -> Iterator[str]:
     if report.config:
         yield from _wrap(f"settings: {report.config}", "")
     yield from _wrap(f"safe to use: {', '.join(report.verdict.safe) or 'none'}", "", "  ")
-    for finding in report.findings:
+    for finding in _merged(report.findings):
         yield ""
         yield from _finding(finding, color)
     yield from _unread(report, color)
@@ -119,10 +120,26 @@ def _base_line(report: CheckReport | ScanReport) -> Iterator[str]:
         yield "base: none found"
 
 
+def _merged(findings: Sequence[Finding]) -> Iterator[Finding]:
+    """Infos that say the same of several schemes as one; the JSON has them one by one."""
+    merged: dict[tuple[str, str], Finding] = {}
+    for finding in findings:
+        key = (finding.code, finding.message)
+        if finding.severity != "info":
+            yield finding
+        elif key in merged:
+            merged[key] = replace(merged[key], schemes=merged[key].schemes + finding.schemes)
+        else:
+            merged[key] = finding
+    yield from merged.values()
+
+
 def _finding(finding: Finding, color: bool) -> Iterator[str]:
     severity = paint(finding.severity, finding.severity, color)
     yield f"{severity} {paint(f'{finding.code} {finding.name}', 'bold', color)}"
-    yield from _wrap(", ".join(finding.schemes), "  ")
+    names = finding.schemes if finding.severity != "info" else finding.schemes[:SHOWN]
+    more = f" and {len(finding.schemes) - len(names)} more" * (len(names) < len(finding.schemes))
+    yield from _wrap(", ".join(names) + more, "  ")
     yield from _wrap(finding.message, "  ")
     if finding.expected or finding.actual:
         expected = f"expected {finding.expected}, " if finding.expected else ""

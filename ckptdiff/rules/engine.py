@@ -58,7 +58,7 @@ def _missing(needs: tuple[Need, ...], scheme: SchemeEvidence, evidence: Evidence
         "manifest": _no_manifest(scheme),
         "hashes": _no_hashes(scheme, evidence),
         "base": None if evidence.base else "no base was found",
-        "values": _no_hashes(scheme, evidence),
+        "values": _no_values(scheme, evidence),
         "modelopt": f"it was quantized by {scheme.foreign}" if scheme.foreign else None,
     }
     return next((reason for need in needs if (reason := reasons[need])), None)
@@ -78,6 +78,12 @@ def _no_manifest(scheme: SchemeEvidence) -> str | None:
     if any("_coverage_from_baseline" in name for name in scheme.checkpoint.documents):
         return "its coverage manifest could not be read"
     return "it has no coverage manifest"
+
+
+def _no_values(scheme: SchemeEvidence, evidence: Evidence) -> str | None:
+    if not evidence.hashed:
+        return "tensors were not read"
+    return None if scheme.digests else "none of its tensors could be read"
 
 
 def _no_hashes(scheme: SchemeEvidence, evidence: Evidence) -> str | None:

@@ -21,8 +21,6 @@ _BASE: tuple[Need, ...] = ("hashes", "base")
 _DEEP: tuple[Need, ...] = ("values", "base")
 
 PLANNED: tuple[RuleInfo, ...] = (
-    _planned("CK203", "bad-scale", "error", "A scale is zero, negative or not finite", _VALUES),
-    _planned("CK205", "non-finite-weight", "error", "A weight is NaN or infinite", _VALUES),
     _planned("CK207", "stale-weight", "error", "Codes are not what the base gives", _DEEP),
     _planned("CK208", "stale-scale", "error", "A scale is not what the base gives", _DEEP),
     _planned("CK209", "low-sqnr", "error", "A weight is too far from base's", _DEEP),

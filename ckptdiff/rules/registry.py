@@ -23,7 +23,9 @@ from ckptdiff.rules.ck111_total_size import TotalSize
 from ckptdiff.rules.ck112_stray_shard import StrayShard
 from ckptdiff.rules.ck201_missing_scale import MissingScale
 from ckptdiff.rules.ck202_orphan_scale import OrphanScale
+from ckptdiff.rules.ck203_bad_scale import BadScale
 from ckptdiff.rules.ck204_scale_layout import ScaleLayout
+from ckptdiff.rules.ck205_non_finite_weight import NonFiniteWeight
 from ckptdiff.rules.ck206_partial_group import PartialGroup
 from ckptdiff.rules.ck301_selected_not_quantized import SelectedNotQuantized
 from ckptdiff.rules.ck302_quantized_not_selected import QuantizedNotSelected
@@ -67,7 +69,9 @@ RULES: tuple[type[Rule], ...] = (
     StrayShard,
     MissingScale,
     OrphanScale,
+    BadScale,
     ScaleLayout,
+    NonFiniteWeight,
     PartialGroup,
     SelectedNotQuantized,
     QuantizedNotSelected,

@@ -27,11 +27,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ckptdiff.analysis import hashing
-from ckptdiff.analysis.hashing import fingerprint, hash_shards
+from ckptdiff.analysis.fingerprint import fingerprint
+from ckptdiff.analysis.hashing import hash_shards
 from ckptdiff.errors import Cancelled
 from ckptdiff.events import Advanced, CancelToken, Event, Finished, Started
 from ckptdiff.formats.safetensors import read_shard
-from ckptdiff.records.checkpoint import Shard, Tensor
+from ckptdiff.records.checkpoint import Shard, Tensor, Unread
+from ckptdiff.records.digests import ShardDigests
 
 MIB = 1 << 20
 ENDLESS = 1 << 40  # bytes of a sparse file that no test can wait for
@@ -96,7 +98,7 @@ def reason(shard: Shard, **options: Any) -> str:
 
 
 class Inline(Executor):
-    """Runs every task at once, in the calling thread, and calls `after` when it is done."""
+    """Runs every task while it is submitted, and calls `after` when it is done."""
 
     def __init__(self, after: Callable[[int], None] = lambda number: None) -> None:
         self.after = after
@@ -305,10 +307,8 @@ def test_changed_since_the_header_was_read(tmp_path: Path, change: Callable[[Pat
     bad = write(tmp_path / "bad.safetensors", {"t": b"1234"})
     change(Path(bad.path))
     results = hash_shards([bad, good])
-    assert results[bad.path].digests == {}
-    assert results[bad.path].unread is not None
-    assert results[bad.path].unread.reason == "changed while it was read"
-    assert results[good.path].digests == {"t": one_shot(b"1234")}
+    assert results[bad.path] == ShardDigests({}, Unread(bad.name, "changed while it was read"))
+    assert results[good.path] == ShardDigests({"t": one_shot(b"1234")})
 
 
 @CHANGES
@@ -514,6 +514,24 @@ except KeyboardInterrupt:
     print("interrupted", threading.active_count(), flush=True)
 """
 
+OFTEN_INTERRUPTED = """
+import signal, sys, threading
+from pathlib import Path
+from ckptdiff.analysis.hashing import hash_shards
+from ckptdiff.formats.safetensors import read_shard
+
+shard = read_shard(Path(sys.argv[1]), "a.safetensors")
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+for number in range(1, 101):
+    signal.setitimer(signal.ITIMER_REAL, number / 5000)
+    try:
+        hash_shards([shard])
+    except KeyboardInterrupt:
+        while threading.active_count() > 1:  # interrupted while its first thread started
+            pass
+print("done")
+"""
+
 # exec keeps the peak memory of the process that it was called in (pytest, and far above
 # what is measured); a process that was only forked starts from its own size.
 MEASURED = """
@@ -545,6 +563,14 @@ def test_ctrl_c_ends_it_at_once(tmp_path: Path) -> None:
     assert said[-1] == "interrupted 1"
     assert child.returncode == 0
     assert elapsed < 1.0  # 0.2 s, and the end of an interpreter on a busy machine
+
+
+def test_ctrl_c_at_any_moment_leaves_nothing_locked(tmp_path: Path) -> None:
+    sparse(tmp_path / "a.safetensors", {"t": ENDLESS})  # thousands of units to submit
+    done = subprocess.run(
+        [sys.executable, "-c", OFTEN_INTERRUPTED, str(tmp_path)], capture_output=True, timeout=60
+    )
+    assert done.stdout == b"done\n", done.stderr
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
