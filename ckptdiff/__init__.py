@@ -16,31 +16,67 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from ckptdiff.api import check, exit_code, render, rules, scan
+    from ckptdiff.api import (
+        check,
+        doctor,
+        exit_code,
+        hash,
+        layers,
+        lock,
+        render,
+        rule_table,
+        scan,
+        verify,
+    )
     from ckptdiff.errors import CkptdiffError
-    from ckptdiff.records.report import CheckReport, ScanReport
+    from ckptdiff.records.report import (
+        CheckReport,
+        DoctorReport,
+        HashReport,
+        LayersReport,
+        ScanReport,
+        VerifyReport,
+    )
 
 _HOMES = {
     "check": "ckptdiff.api",
+    "doctor": "ckptdiff.api",
     "exit_code": "ckptdiff.api",
+    "hash": "ckptdiff.api",
+    "layers": "ckptdiff.api",
+    "lock": "ckptdiff.api",
     "render": "ckptdiff.api",
-    "rules": "ckptdiff.api",
+    "rule_table": "ckptdiff.api",
     "scan": "ckptdiff.api",
+    "verify": "ckptdiff.api",
     "CkptdiffError": "ckptdiff.errors",
     "CheckReport": "ckptdiff.records.report",
+    "DoctorReport": "ckptdiff.records.report",
+    "HashReport": "ckptdiff.records.report",
+    "LayersReport": "ckptdiff.records.report",
     "ScanReport": "ckptdiff.records.report",
+    "VerifyReport": "ckptdiff.records.report",
 }
 
 __all__ = [
     "CheckReport",
     "CkptdiffError",
+    "DoctorReport",
+    "HashReport",
+    "LayersReport",
     "ScanReport",
+    "VerifyReport",
     "__version__",
     "check",
+    "doctor",
     "exit_code",
+    "hash",
+    "layers",
+    "lock",
     "render",
-    "rules",
+    "rule_table",
     "scan",
+    "verify",
 ]
 
 

@@ -9,38 +9,53 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ckptdiff import __version__
 from ckptdiff.analysis import summary
-from ckptdiff.analysis.evidence import casts_wanted, gather, with_base
+from ckptdiff.analysis.evidence import gather, scheme_evidence
+from ckptdiff.analysis.layers import layer_rows
 from ckptdiff.analysis.verdict import at_least, verdict
 from ckptdiff.errors import SettingsError, UsageError
 from ckptdiff.events import CancelToken, Sink, silent
+from ckptdiff.formats.lock import parse_lock, write_lock
+from ckptdiff.formats.names import keys_of
 from ckptdiff.formats.settings import find_settings, read_settings
-from ckptdiff.jobs.hashing import Hashing, digest_casts, digest_shards
-from ckptdiff.jobs.reading import read_sweep, relative_id
-from ckptdiff.records.checkpoint import Unread
+from ckptdiff.jobs.hashing import Hashing, digest_shards
+from ckptdiff.jobs.locking import compare_with_lock
+from ckptdiff.jobs.looking import look
+from ckptdiff.jobs.reading import read_one, read_sweep, relative_id
+from ckptdiff.records.checkpoint import HIDING, Unread
 from ckptdiff.records.evidence import Evidence
 from ckptdiff.records.finding import Ignore, RuleInfo, Severity, Skip
 from ckptdiff.records.report import (
     CHECK_SCHEMA,
+    DOCTOR_SCHEMA,
+    HASH_SCHEMA,
+    LAYERS_SCHEMA,
     SCAN_SCHEMA,
+    VERIFY_SCHEMA,
     BaseRow,
     CheckReport,
+    DoctorReport,
+    HashReport,
     IgnoredFinding,
+    LayersReport,
+    Report,
     ScanReport,
+    TensorRow,
     Tool,
+    VerifyReport,
 )
 from ckptdiff.records.settings import FailOn, Settings
 from ckptdiff.records.sweep import Sweep
-from ckptdiff.rules.base import Rule
 from ckptdiff.rules.engine import judge, set_aside
 from ckptdiff.rules.registry import matching, table
 from ckptdiff.sources.cache import Cache
+from ckptdiff.sources.local import Unreadable, read_document
 
 Requirement = Literal["base", "manifest"]
-Format = Literal["text", "json"]
+Format = Literal["text", "json", "markdown"]
 StrPath = str | os.PathLike[str]
 
 
@@ -88,7 +103,9 @@ def check(
         cancel=cancel,
     )
     how = Hashing(Cache() if cache else None, rehash, jobs) if hashes else None
-    evidence, lost = _look(sweep, rules, how, sink, cancel)
+    # The base's tensors are read only when a rule compares them.
+    compare = any({"hashes", "base"} <= set(rule.needs) for rule in rules)
+    evidence, lost = look(sweep, how, compare=compare, sink=sink, cancel=cancel)
     findings, skips = judge(evidence, rules)
     kept, ignored = set_aside(summary.sort_findings(findings), ignores)
     unread = summary.all_unread(evidence, sweep.unread + lost)
@@ -102,7 +119,7 @@ def check(
         skips += (Skip("CK6", ".", f"no base: {sweep.base_note}"),)
     return CheckReport(
         schema=CHECK_SCHEMA,
-        tool=Tool("ckptdiff", __version__),
+        tool=_tool(),
         root=str(root),
         config=None if settings.path is None else relative_id(Path(settings.path), Path(root)),
         base=_base_row(sweep),
@@ -129,16 +146,11 @@ def scan(
 
     Raises as `check` does.
     """
-    sweep = read_sweep(
-        Path(root),
-        base=None if base is None else Path(base),
-        sink=sink,
-        cancel=cancel or CancelToken(),
-    )
+    sweep = _read(root, base, sink, cancel)
     evidence = gather(sweep, None)
     return ScanReport(
         schema=SCAN_SCHEMA,
-        tool=Tool("ckptdiff", __version__),
+        tool=_tool(),
         root=str(root),
         base=_base_row(sweep),
         schemes=summary.scheme_rows(evidence, ()),
@@ -147,8 +159,150 @@ def scan(
     )
 
 
+def layers(
+    root: StrPath = ".",
+    *,
+    base: StrPath | None = None,
+    pattern: str | None = None,
+    mismatches: bool = False,
+    sink: Sink = silent,
+    cancel: CancelToken | None = None,
+) -> LayersReport:
+    """Modules x schemes: the dtype of each module in each scheme, against its manifest.
+
+    `pattern` (shell style) picks modules, `mismatches` those with a cell that its manifest
+    contradicts. Raises as `check` does.
+    """
+    sweep = _read(root, base, sink, cancel)
+    evidence = gather(sweep, None)
+    rows = layer_rows(evidence.schemes, pattern=pattern, mismatches=mismatches)
+    return LayersReport(
+        schema=LAYERS_SCHEMA,
+        tool=_tool(),
+        root=str(root),
+        schemes=tuple(scheme.id for scheme in evidence.schemes),
+        modules=rows,
+        mismatches=sum(cell.agrees is False for row in rows for cell in row.cells),
+        unread=summary.all_unread(evidence, sweep.unread),
+    )
+
+
+def hash(
+    path: StrPath,
+    *,
+    sha256: bool = False,
+    cache: bool = True,
+    rehash: bool = False,
+    jobs: int | None = None,
+    sink: Sink = silent,
+    cancel: CancelToken | None = None,
+) -> HashReport:
+    """The fingerprint of one checkpoint, and the digests it is made of.
+
+    `sha256` adds the SHA-256 of each shard file. Raises `RootError` when `path` holds no
+    safetensors and `Cancelled` when `cancel` is set.
+    """
+    from ckptdiff.jobs.locking import sha256_files
+
+    cancel = cancel or CancelToken()
+    checkpoint = read_one(Path(path))
+    how = Hashing(Cache() if cache else None, rehash, jobs)
+    found = scheme_evidence(
+        checkpoint, digest_shards(checkpoint.shards, how, sink=sink, cancel=cancel)
+    )
+    keys = keys_of(name for name, _, _ in checkpoint.items())
+    files, lost = sha256_files(checkpoint.shards, sink=sink, cancel=cancel) if sha256 else ((), ())
+    broken = tuple(
+        Unread(defect.file, defect.message)
+        for defect in checkpoint.defects + tuple(d for s in checkpoint.shards for d in s.defects)
+        if defect.kind in HIDING
+    )
+    return HashReport(
+        schema=HASH_SCHEMA,
+        tool=_tool(),
+        path=str(path),
+        fingerprint=found.fingerprint,
+        tensors=tuple(
+            TensorRow(name, keys[name], tensor.dtype, tensor.shape, _hex(found.digests.get(name)))
+            for name, tensor, _ in checkpoint.items()
+        ),
+        files=files,
+        unread=tuple(dict.fromkeys(found.unread + lost + broken)),
+    )
+
+
+def lock(report: HashReport) -> bytes:
+    """The lock file for a report of `hash`.
+
+    Raises `UsageError` when not every tensor was read: half a lock would lock nothing.
+    """
+    if report.fingerprint is None or report.unread:
+        raise UsageError(
+            f"not all of {report.path} could be read, so it cannot be locked",
+            f"`ckptdiff check {report.path}` says what is wrong.",
+        )
+    return write_lock(report).encode("utf-8", "surrogatepass")
+
+
+def verify(path: StrPath, lock_file: StrPath, **options: Any) -> VerifyReport:
+    """The checkpoint at `path` against a lock file. `options` are those of `hash`.
+
+    Raises `UsageError` when the lock cannot be read or understood, and as `hash` does.
+    """
+    try:
+        text = read_document(Path(lock_file)).decode("utf-8", "surrogatepass")
+    except (Unreadable, UnicodeDecodeError) as error:
+        raise UsageError(f"{lock_file} cannot be read: {error}", "Check the path.") from error
+    locked = parse_lock(text, str(lock_file))
+    report = hash(path, **options)
+    differences = compare_with_lock(locked, report.tensors) if not report.unread else ()
+    if report.unread:
+        # What could not be read is not missing; what was read and differs is different.
+        differences = tuple(
+            d for d in compare_with_lock(locked, report.tensors) if d.what == "changed"
+        )
+    return VerifyReport(
+        schema=VERIFY_SCHEMA,
+        tool=_tool(),
+        path=str(path),
+        lock=str(lock_file),
+        same=report.fingerprint == locked.fingerprint and not report.unread,
+        expected=locked.fingerprint,
+        fingerprint=report.fingerprint,
+        differences=differences,
+        unread=report.unread,
+    )
+
+
+def refuse_inside(path: StrPath, *checkpoints: StrPath) -> None:
+    """Raise `UsageError` when `path` lies in one of `checkpoints`: those are never written to."""
+    target = Path(path).resolve()
+    for checkpoint in checkpoints:
+        if target.is_relative_to(Path(checkpoint).resolve()):
+            raise UsageError(
+                f"{path} lies inside the checkpoint {checkpoint}, which is never written to",
+                "Name a file outside of it.",
+            )
+
+
+def doctor() -> DoctorReport:
+    """What this installation can do. Asks a child process for GPUs, which takes seconds."""
+    from ckptdiff.jobs import doctor as found
+
+    return DoctorReport(
+        schema=DOCTOR_SCHEMA,
+        tool=_tool(),
+        python=found.python(),
+        processors=found.processors(),
+        devices=found.devices(),
+        cache=str(Cache().path),
+        cache_bytes=found.cache_size(),
+        capabilities=found.capabilities(),
+    )
+
+
 def render(
-    report: CheckReport | ScanReport | tuple[RuleInfo, ...],
+    report: Report | tuple[RuleInfo, ...],
     format: Format = "text",
     *,
     color: bool = False,
@@ -162,17 +316,30 @@ def render(
         from ckptdiff.report.json import to_json
 
         return to_json(report)
+    if format == "markdown" and isinstance(report, CheckReport):
+        from ckptdiff.report.markdown import check_markdown
+
+        return check_markdown(report).encode("utf-8", "backslashreplace")
     if format == "text":
         from ckptdiff.report.text import report_text
 
         return report_text(report, color=color).encode("utf-8", "backslashreplace")
-    raise UsageError(f"there is no format {format!r}", "Formats are text and json.")
+    raise UsageError(
+        f"this report has no format {format!r}", "Formats are text and json; check has markdown."
+    )
 
 
-def exit_code(report: CheckReport | ScanReport, fail_on: FailOn = "error") -> int:
-    """1 for a finding at or above `fail_on`, else 2 for anything unread, else 0."""
+def exit_code(report: Report, fail_on: FailOn = "error") -> int:
+    """1 for a finding at or above `fail_on` or a lock that is broken, else 2 for anything
+    unread, else 0."""
     findings = report.findings if isinstance(report, CheckReport) else ()
     if fail_on != "never" and any(at_least(f.severity, fail_on) for f in findings):
+        return 1
+    if isinstance(report, DoctorReport):
+        return 0
+    if isinstance(report, VerifyReport) and (
+        report.differences or not (report.same or report.unread)
+    ):
         return 1
     return 2 if report.unread else 0
 
@@ -182,7 +349,7 @@ def threshold(fail_on: str | None) -> Severity:
     return "warning" if fail_on == "warning" else "error"
 
 
-def rules(code: str | None = None) -> tuple[RuleInfo, ...]:
+def rule_table(code: str | None = None) -> tuple[RuleInfo, ...]:
     """The rule table, planned rules included; the rows that match `code` when it is given.
 
     Raises `UsageError` when nothing matches.
@@ -210,30 +377,6 @@ def load_settings(root: StrPath, config: StrPath | None = None) -> Settings:
     return Settings() if path is None else read_settings(path)
 
 
-def _look(
-    sweep: Sweep,
-    rules: Sequence[type[Rule]],
-    how: Hashing | None,
-    sink: Sink,
-    cancel: CancelToken,
-) -> tuple[Evidence, tuple[Unread, ...]]:
-    """Everything that the rules need to know, and what could not be read for it."""
-    if how is None:
-        return with_base(gather(sweep, None), {}), ()
-    compare = any({"hashes", "base"} <= set(rule.needs) for rule in rules)
-    checkpoints = list(sweep.schemes)
-    if compare and sweep.base is not None:
-        checkpoints.append(sweep.base.checkpoint)
-    shards = [shard for checkpoint in checkpoints for shard in checkpoint.shards]
-    evidence = gather(sweep, digest_shards(shards, how, sink=sink, cancel=cancel))
-    if not compare or evidence.base is None:
-        return with_base(evidence, {}), ()
-    base = evidence.base
-    wanted = casts_wanted(evidence)
-    casts = digest_casts(base.checkpoint, base.digests, wanted, how, sink=sink, cancel=cancel)
-    return with_base(evidence, casts.digests), tuple(casts.unread)
-
-
 def _unmet(
     sweep: Sweep, evidence: Evidence, require: Sequence[str], expect: int | None
 ) -> tuple[Unread, ...]:
@@ -250,6 +393,19 @@ def _unmet(
     if expect is not None and len(evidence.schemes) < expect:
         unmet.append(Unread(".", f"{len(evidence.schemes)} schemes found, {expect} expected"))
     return tuple(unmet)
+
+
+def _read(root: StrPath, base: StrPath | None, sink: Sink, cancel: CancelToken | None) -> Sweep:
+    chosen = None if base is None else Path(base)
+    return read_sweep(Path(root), base=chosen, sink=sink, cancel=cancel or CancelToken())
+
+
+def _tool() -> Tool:
+    return Tool("ckptdiff", __version__)
+
+
+def _hex(digest: bytes | None) -> str | None:
+    return None if digest is None else digest.hex()
 
 
 def _base_row(sweep: Sweep) -> BaseRow | None:

@@ -62,8 +62,8 @@ def _classified(
         base_name, other, _ = of_base.get(key, (None, None, ""))
         pair = Pair(name, shard, tensor, other)
         if scale_suffix(name) or (owner and owner.quantized and not name.endswith(".bias")):
-            if owner and name == owner.weight and other and _unpacked(scheme, owner) != other.shape:
-                yield "shapes", pair
+            if owner and name == owner.weight:
+                yield from _packed(scheme, owner, pair)
         elif other is None or base_name is None:
             if not (owner and is_tied_head(scheme, owner)):
                 yield "extra", pair
@@ -88,7 +88,9 @@ def _compared(
     if mine is None or theirs is None:
         yield "unknown", pair
     elif mine != theirs:
-        yield "differs", pair
+        # NaN and infinities that base does not have are CK205's.
+        broken = pair.name in scheme.flaws and base_name not in base.flaws
+        yield "unknown" if broken else "differs", pair
     elif not same_dtype:
         yield "other_dtype", pair
 
@@ -136,18 +138,29 @@ def _is_folded(scheme: SchemeEvidence, name: str) -> bool:
     return "NVFP4_AWQ" in algorithms and leaf in ("up_proj", "v_proj")
 
 
-def _unpacked(scheme: SchemeEvidence, module: Module) -> tuple[int, ...]:
-    """The shape [O, I] of a quantized weight before packing."""
-    tensor = next(
-        shard.tensors[module.weight]
-        for shard in scheme.checkpoint.shards
-        if module.weight in shard.tensors
-    )
+def _packed(scheme: SchemeEvidence, module: Module, pair: Pair) -> Iterator[tuple[str, Pair]]:
+    """What can be said of a quantized weight: whether base has it, in the shape it unpacks to."""
+    assert pair.tensor is not None
+    if pair.base is not None:
+        if pair.base.shape not in _unpacked(scheme, module, pair.tensor):
+            yield "shapes", pair
+    elif not (
+        is_tied_head(scheme, module)
+        or module.key in scheme.coverage.not_selected
+        or scheme.foreign  # other exporters give packed weights other names
+    ):
+        yield "extra", pair
+
+
+def _unpacked(
+    scheme: SchemeEvidence, module: Module, tensor: Tensor
+) -> tuple[tuple[int, ...], ...]:
+    """The shapes [O, I] that a quantized weight can have had before packing."""
     if tensor.dtype != "U8" or len(tensor.shape) != 2:
-        return tensor.shape
+        return (tensor.shape,)
     scale = scheme.scales.get(module.name, {}).get("weight_scale")
     rows, columns = tensor.shape
     # INT4 holds two rows in a byte and has float scales, FP4 two columns and byte scales.
-    if scale is not None and scale.tensor.dtype == "F32":
-        return (2 * rows, columns)
-    return (rows, 2 * columns)
+    int4, fp4 = (2 * rows, columns), (rows, 2 * columns)
+    of_scale = {"F32": (int4,), "F8_E4M3": (fp4,), "U8": (fp4,)}
+    return of_scale.get(scale.tensor.dtype if scale else "", (int4, fp4))

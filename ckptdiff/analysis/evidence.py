@@ -21,12 +21,12 @@ from ckptdiff.records.sweep import Sweep
 
 def gather(sweep: Sweep, digests: Mapping[str, ShardDigests] | None) -> Evidence:
     """The evidence for `sweep`. `digests` by shard path, or None when nothing was hashed."""
-    schemes = tuple(_scheme(checkpoint, digests) for checkpoint in sweep.schemes)
+    schemes = tuple(scheme_evidence(checkpoint, digests) for checkpoint in sweep.schemes)
     groups = identity_groups(schemes)
     return Evidence(
         root=sweep.root,
         schemes=schemes,
-        base=_scheme(sweep.base.checkpoint, digests) if sweep.base else None,
+        base=scheme_evidence(sweep.base.checkpoint, digests) if sweep.base else None,
         hashed=digests is not None,
         identity=groups,
         mislabelled=mislabelled(schemes, groups) if digests is not None else {},
@@ -56,7 +56,9 @@ def quantization_of(checkpoint: Checkpoint) -> QuantConfig | None:
     return checkpoint.quant_config or from_model
 
 
-def _scheme(checkpoint: Checkpoint, digests: Mapping[str, ShardDigests] | None) -> SchemeEvidence:
+def scheme_evidence(
+    checkpoint: Checkpoint, digests: Mapping[str, ShardDigests] | None
+) -> SchemeEvidence:
     quantization = quantization_of(checkpoint)
     baseline = baseline_of(checkpoint)
     algorithm = quantization.algorithm if quantization else None

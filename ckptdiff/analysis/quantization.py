@@ -8,13 +8,20 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from functools import lru_cache
 
-from ckptdiff.formats.layouts import ALGORITHMS, MIXED, Layout, layout_of
+from ckptdiff.formats.layouts import ALGORITHMS, MIXED, Algorithm, Layout, layout_of
 from ckptdiff.formats.names import FUSED, module_key
 from ckptdiff.records.checkpoint import QuantConfig
 from ckptdiff.records.coverage import Module
 from ckptdiff.records.evidence import SchemeEvidence
-from ckptdiff.records.layout import LayoutName, Suffix
+from ckptdiff.records.layout import Suffix
 
+# Scales of the KV cache belong to the attention, whether its projections are quantized or not.
+WEIGHT_SCALES: tuple[Suffix, ...] = (
+    "weight_scale",
+    "weight_scale_2",
+    "input_scale",
+    "pre_quant_scale",
+)
 _EXPERTS = re.compile(r"^(.*\.experts)\.\d+\.")
 _NUMBER = re.compile(r"\d+")
 
@@ -32,9 +39,37 @@ def module_algorithm(config: QuantConfig | None, module: str) -> str | None:
     return config.layers.get(experts[1]) if experts else None
 
 
-def expected_layout(algorithm: str | None) -> tuple[LayoutName, tuple[Suffix, ...]] | None:
-    """The layout and scales that an algorithm's name stands for, None for an unknown name."""
-    return ALGORITHMS.get(algorithm.upper()) if algorithm else None
+def known_algorithm(name: str | None) -> Algorithm | None:
+    """What an algorithm's name stands for, None for an unknown name."""
+    return ALGORITHMS.get(name.upper()) if name else None
+
+
+def claimed_algorithm(config: QuantConfig, module: str) -> str | None:
+    """The algorithm that a loader takes from `config` for a module, None when it leaves the
+    module unquantized."""
+    if (config.algorithm or "").upper() == MIXED:
+        return module_algorithm(config, module)
+    return None if is_excluded(config, module) else config.algorithm
+
+
+def follows_config(scheme: SchemeEvidence, module: Module) -> bool:
+    """Whether a module is quantized if, and only if, the config says so; True without one."""
+    config = scheme.quantization
+    if config is None or config.algorithm is None:
+        return True
+    return module.quantized == (claimed_algorithm(config, module.name) is not None)
+
+
+def has_orphans(scheme: SchemeEvidence, module: Module) -> bool:
+    """Whether an unquantized module has scales of a quantized one."""
+    scales = scheme.scales.get(module.name, {})
+    return not module.quantized and any(suffix in scales for suffix in WEIGHT_SCALES)
+
+
+def promised_by_index(scheme: SchemeEvidence, tensor: str) -> bool:
+    """Whether the index names a tensor: when it is absent, CK104 says so."""
+    index = scheme.checkpoint.index
+    return index is not None and tensor in index.weight_map
 
 
 def is_excluded(config: QuantConfig, module: str) -> bool:

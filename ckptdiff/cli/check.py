@@ -12,8 +12,8 @@ from ckptdiff.cli.output import format_of, use_color, write_file, write_stdout
 from ckptdiff.cli.progress import progress_sink
 from ckptdiff.records.settings import FailOn
 
-FORMATS = ("text", "json")
-SUFFIXES: dict[str, api.Format] = {".txt": "text", ".json": "json"}
+FORMATS = ("text", "json", "markdown")
+SUFFIXES: dict[str, api.Format] = {".txt": "text", ".json": "json", ".md": "markdown"}
 
 
 @click.command("check")
@@ -23,7 +23,7 @@ SUFFIXES: dict[str, api.Format] = {".txt": "text", ".json": "json"}
 @click.option("--format", "format_", type=click.Choice(FORMATS), default="text", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 @click.option(
-    "-o", "--output", multiple=True, type=PATH, help="Also write a file; .json or .txt. Repeatable."
+    "-o", "--output", multiple=True, type=PATH, help="Write a .json, .md or .txt too. Repeatable."
 )
 @click.option("--select", multiple=True, metavar="CODE", help="Run only these rules (CK3, CK501).")
 @click.option("--ignore", multiple=True, metavar="CODE", help="Do not count these rules' findings.")
@@ -94,6 +94,8 @@ def command(
         reports.append(report)
         codes.append(api.exit_code(report, fail_on or settings.fail_on or "error"))
     for path, kind in files:
+        for root, report in zip(roots or (Path(),), reports, strict=True):
+            api.refuse_inside(path, *(root / row.id for row in report.schemes))
         write_file(path, b"".join(api.render(report, kind) for report in reports))
     color = use_color()
     write_stdout(b"".join(api.render(report, format_, color=color) for report in reports))

@@ -13,7 +13,11 @@ from ckptdiff.cli.console import guarded
 COMMANDS = {
     "check": ("ckptdiff.cli.check", "Judge every scheme of a sweep: the gate for CI."),
     "scan": ("ckptdiff.cli.scan", "List schemes, sizes, dtypes and coverage from headers."),
+    "layers": ("ckptdiff.cli.layers", "Show modules x schemes: dtypes against manifests."),
+    "hash": ("ckptdiff.cli.hash", "Fingerprint a checkpoint; write or verify a lock file."),
     "rule": ("ckptdiff.cli.rule", "Show the manual of a rule, or list all rules."),
+    "doctor": ("ckptdiff.cli.doctor", "Show versions, devices and what extras would enable."),
+    "completion": ("ckptdiff.cli.completion", "Print the completion script of a shell."),
 }
 
 

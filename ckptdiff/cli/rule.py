@@ -19,4 +19,4 @@ def command(code: str | None, format_: api.Format) -> None:
     ckptdiff rule CK501
     ckptdiff rule identical-weights --format json
     """
-    write_stdout(api.render(api.rules(code), format_))
+    write_stdout(api.render(api.rule_table(code), format_))

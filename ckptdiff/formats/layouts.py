@@ -16,25 +16,36 @@ from ckptdiff.records.layout import SUFFIXES, LayoutName, Misfit, Scale, Suffix
 FP8_BLOCK = 128
 MX_BLOCK = 32
 
-# What an algorithm name of a config stands for, and which scales every module then has
-# beside weight_scale. Spelled as in configs, compared without regard to case.
-ALGORITHMS: dict[str, tuple[LayoutName, tuple[Suffix, ...]]] = {
-    "FP8": ("fp8", ("input_scale",)),
-    "FP8_PER_CHANNEL_PER_TOKEN": ("fp8-channel", ()),
-    "FP8_PB_WO": ("fp8-block", ()),
-    "W8A8_SQ_PER_CHANNEL": ("int8", ("input_scale",)),
-    "W8A16": ("int8", ()),
-    "W4A16_AWQ": ("int4", ()),
-    "W4A8_AWQ": ("int4-fp8", ("weight_scale_2", "input_scale")),
-    "NVFP4": ("nvfp4", ("weight_scale_2", "input_scale")),
-    "NVFP4_AWQ": ("nvfp4", ("weight_scale_2", "input_scale")),
-    "W4A16_NVFP4": ("nvfp4", ("weight_scale_2",)),
-    "W4A8_NVFP4_FP8": ("nvfp4-32", ("weight_scale_2", "input_scale")),
-    "MXFP8": ("mxfp8", ()),
-    "MXFP4": ("mxfp4", ()),
-    "W4A8_MXFP4_FP8": ("mxfp4", ()),
-}
 MIXED = "MIXED_PRECISION"
+
+
+@dataclass(frozen=True, slots=True)
+class Algorithm:
+    """What an algorithm's name in a config stands for: the layout of every module, the scales
+    that each has beside weight_scale, and those that it may have."""
+
+    layout: LayoutName
+    scales: tuple[Suffix, ...] = ()
+    optional: tuple[Suffix, ...] = ()
+
+
+# Spelled as in configs, compared without regard to case.
+ALGORITHMS = {
+    "FP8": Algorithm("fp8", ("input_scale",)),
+    "FP8_PER_CHANNEL_PER_TOKEN": Algorithm("fp8-channel"),
+    "FP8_PB_WO": Algorithm("fp8-block"),
+    "W8A8_SQ_PER_CHANNEL": Algorithm("int8", ("input_scale",), ("pre_quant_scale",)),
+    "W8A16": Algorithm("int8"),
+    "W4A16_AWQ": Algorithm("int4", (), ("pre_quant_scale",)),
+    "W4A8_AWQ": Algorithm("int4-fp8", ("weight_scale_2", "input_scale"), ("pre_quant_scale",)),
+    "NVFP4": Algorithm("nvfp4", ("weight_scale_2", "input_scale")),
+    "NVFP4_AWQ": Algorithm("nvfp4", ("weight_scale_2", "input_scale"), ("pre_quant_scale",)),
+    "W4A16_NVFP4": Algorithm("nvfp4", ("weight_scale_2",)),
+    "W4A8_NVFP4_FP8": Algorithm("nvfp4-32", ("weight_scale_2", "input_scale")),
+    "MXFP8": Algorithm("mxfp8"),
+    "MXFP4": Algorithm("mxfp4"),
+    "W4A8_MXFP4_FP8": Algorithm("mxfp4"),
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,15 @@ def read_sweep(
     )
 
 
+def read_one(path: Path) -> Checkpoint:
+    """The checkpoint at `path` itself. Raises `RootError` when there is none."""
+    _require_directory(path)
+    checkpoint = read_checkpoint(path, ".")
+    if not checkpoint.shards and not checkpoint.unread:
+        raise RootError(f"{path} holds no safetensors", "Name the directory of one checkpoint.")
+    return checkpoint
+
+
 def _require_directory(root: Path) -> None:
     try:
         root.stat()

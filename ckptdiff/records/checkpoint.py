@@ -22,6 +22,16 @@ DefectKind = Literal[
 ]
 
 
+# Defects behind which tensors are unknown.
+HIDING: tuple[DefectKind, ...] = (
+    "malformed",
+    "truncated",
+    "missing-shard",
+    "escaping-path",
+    "no-weights",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Tensor:
     """One entry of a safetensors header.

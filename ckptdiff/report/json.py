@@ -8,9 +8,16 @@ from typing import Any
 
 import msgspec
 
-from ckptdiff.records.report import CHECK_SCHEMA, SCAN_SCHEMA, CheckReport, ScanReport
+from ckptdiff.records import report as reports
 
-SCHEMAS: dict[str, type] = {CHECK_SCHEMA: CheckReport, SCAN_SCHEMA: ScanReport}
+SCHEMAS: dict[str, type] = {
+    reports.CHECK_SCHEMA: reports.CheckReport,
+    reports.SCAN_SCHEMA: reports.ScanReport,
+    reports.LAYERS_SCHEMA: reports.LayersReport,
+    reports.HASH_SCHEMA: reports.HashReport,
+    reports.VERIFY_SCHEMA: reports.VerifyReport,
+    reports.DOCTOR_SCHEMA: reports.DoctorReport,
+}
 
 
 def to_json(report: object) -> bytes:

@@ -6,13 +6,15 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from ckptdiff.analysis.quantization import (
-    expected_layout,
+    known_algorithm,
     layouts_of,
     module_algorithm,
     pattern_of,
+    promised_by_index,
 )
 from ckptdiff.records.evidence import Evidence, SchemeEvidence
 from ckptdiff.records.finding import Finding, Location
+from ckptdiff.records.layout import Suffix
 from ckptdiff.rules.base import Rule
 
 
@@ -22,7 +24,9 @@ class MissingScale(Rule):
     Codes without their scale are garbage that looks like weights: a loader that ignores the
     gap computes with numbers up to 448. Every quantized weight needs `weight_scale`, NVFP4
     `weight_scale_2` as well, formats with static activations `input_scale`. A
-    `pre_quant_scale` is expected where every other layer has one in the same place.
+    `pre_quant_scale`, and the `k_scale` and `v_scale` of a KV cache, are expected where every
+    other layer has one in the same place. Where no module has the scale that the algorithm in
+    the config stands for, the config is wrong, which is CK401's.
 
     What to do: re-export the scheme; a scale cannot be guessed from its codes.
     """
@@ -40,10 +44,9 @@ class MissingScale(Rule):
             places = list(_missing(scheme)) if scheme.coverage.complete else []
             if places:
                 count = len({place.module for place in places})
-                quantized = len(scheme.coverage.quantized)
                 yield self.finding(
                     [scheme],
-                    f"{count} of {quantized} quantized modules lack a scale",
+                    f"{count} of {len(scheme.coverage.modules)} modules lack a scale",
                     expected=f"{places[0].expected}",
                     actual="no such tensor",
                     locations=places,
@@ -51,33 +54,50 @@ class MissingScale(Rule):
 
 
 def _missing(scheme: SchemeEvidence) -> Iterator[Location]:
-    smoothed = _smoothed(scheme)
-    for key, layout in layouts_of(scheme).items():
+    needed = [*_by_format(scheme), *_by_place(scheme)]
+    for key, suffix in dict.fromkeys(needed):
         module = scheme.coverage.modules[key]
-        scales = scheme.scales.get(module.name, {})
-        needed = dict.fromkeys(layout.missing)
-        expected = expected_layout(module_algorithm(scheme.quantization, module.name))
-        if expected is not None and (not layout.names or expected[0] in layout.names):
-            needed |= dict.fromkeys(expected[1])
-        if key in smoothed:
-            needed["pre_quant_scale"] = None
-        for suffix in needed:
-            if suffix not in scales:
-                yield Location(
-                    module=module.name,
-                    tensor=f"{module.name}.{suffix}",
-                    shard=module.shard,
-                    expected=suffix,
-                    actual="no such tensor",
-                )
+        tensor = f"{module.name}.{suffix}"
+        if suffix not in scheme.scales.get(module.name, {}) and not promised_by_index(
+            scheme, tensor
+        ):
+            yield Location(
+                module=module.name,
+                tensor=tensor,
+                shard=module.shard,
+                expected=suffix,
+                actual="no such tensor",
+            )
 
 
-def _smoothed(scheme: SchemeEvidence) -> frozenset[str]:
-    """Modules without a pre_quant_scale that has one in two or more, and in all, other
-    quantized modules of the same place."""
-    having: dict[str, list[bool]] = defaultdict(list)
+def _by_format(scheme: SchemeEvidence) -> Iterator[tuple[str, Suffix]]:
+    """(module, scale) as the layout on disk, and the algorithm in the config, need them."""
+    found: dict[str | None, set[Suffix]] = defaultdict(set)
+    claimed = {}
     for key in scheme.coverage.quantized:
         name = scheme.coverage.modules[key].name
-        having[pattern_of(key)].append("pre_quant_scale" in scheme.scales.get(name, {}))
-    odd = {pattern for pattern, has in having.items() if has.count(False) == 1 and len(has) > 2}
-    return frozenset(key for key in scheme.coverage.quantized if pattern_of(key) in odd)
+        claimed[key] = module_algorithm(scheme.quantization, name)
+        found[claimed[key]].update(scheme.scales.get(name, {}))
+    for key, layout in layouts_of(scheme).items():
+        yield from ((key, suffix) for suffix in layout.missing)
+        algorithm = known_algorithm(claimed[key])
+        if algorithm is not None and (not layout.names or algorithm.layout in layout.names):
+            yield from ((key, s) for s in algorithm.scales if s in found[claimed[key]])
+
+
+def _by_place(scheme: SchemeEvidence) -> Iterator[tuple[str, Suffix]]:
+    """(module, scale) where two or more, and in all, other modules of the same place have one."""
+    modules = scheme.coverage.modules
+    suffixes: tuple[Suffix, ...] = ("pre_quant_scale", "k_scale", "v_scale")
+    for suffix in suffixes:
+        of_cache = suffix != "pre_quant_scale"
+        lacking: dict[str, list[str]] = defaultdict(list)
+        having: dict[str, int] = defaultdict(int)
+        for key in modules if of_cache else scheme.coverage.quantized:
+            if suffix in scheme.scales.get(modules[key].name, {}):
+                having[pattern_of(key)] += 1
+            else:
+                lacking[pattern_of(key)].append(key)
+        for pattern, keys in lacking.items():
+            if len(keys) == 1 and having[pattern] > 1:
+                yield keys[0], suffix

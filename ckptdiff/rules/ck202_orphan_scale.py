@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ckptdiff.analysis.quantization import WEIGHT_SCALES, promised_by_index
 from ckptdiff.records.evidence import Evidence, SchemeEvidence
 from ckptdiff.records.finding import Finding, Location
 from ckptdiff.rules.base import Rule
-
-# Scales of the KV cache belong to the attention, whether its projections are quantized or not.
-_OF_WEIGHTS = ("weight_scale", "weight_scale_2", "input_scale", "pre_quant_scale")
 
 
 class OrphanScale(Rule):
@@ -17,7 +15,8 @@ class OrphanScale(Rule):
 
     Somebody put a full-precision weight back and left the scale, or dropped the weight. A
     loader may apply the scale to a weight that it does not belong to. `k_scale` and
-    `v_scale` belong to the KV cache and stay on unquantized projections.
+    `v_scale` belong to the KV cache and stay on unquantized projections. Where a manifest
+    selects the module, CK301 says that it is unquantized.
 
     What to do: re-export the scheme.
     """
@@ -44,15 +43,17 @@ class OrphanScale(Rule):
 
 def _orphans(scheme: SchemeEvidence, base: SchemeEvidence | None) -> Iterator[Location]:
     modules = {module.name: module for module in scheme.coverage.modules.values()}
+    selected = scheme.coverage.not_quantized
     in_base = {module.name for module in base.coverage.modules.values()} if base else set()
     for name, scales in scheme.scales.items():
         module = modules.get(name)
-        if module is not None and module.quantized:
+        if module is not None and (module.quantized or module.key in selected):
             continue
-        if module is None and name in in_base:
-            continue  # a weight that base has and this scheme has not is CK602
+        # An absent weight is CK602's when base has it, CK104's when the index names it.
+        if module is None and (name in in_base or promised_by_index(scheme, f"{name}.weight")):
+            continue
         for suffix, scale in scales.items():
-            if suffix in _OF_WEIGHTS:
+            if suffix in WEIGHT_SCALES:
                 yield Location(
                     module=name,
                     tensor=scale.name,

@@ -14,7 +14,7 @@ class ScaleLayout(Rule):
     """The shape or dtype of a scale goes with no format of its weight.
 
     A scale is one number, one a row, or one a block of known size. Anything else is cut,
-    transposed or from another weight.
+    transposed or from another weight. A weight that has not base's shape is CK604's.
 
     What to do: re-export the scheme.
     """
@@ -28,6 +28,8 @@ class ScaleLayout(Rule):
 
     def check(self, evidence: Evidence) -> Iterator[Finding]:
         for scheme in evidence.schemes:
+            compared = evidence.against_base.get(scheme.id)
+            reshaped = {pair.name for pair in compared.shapes} if compared else set()
             places = [
                 Location(
                     module=misfit.scale.module,
@@ -36,7 +38,8 @@ class ScaleLayout(Rule):
                     expected=misfit.expected,
                     actual=misfit.actual,
                 )
-                for layout in layouts_of(scheme).values()
+                for key, layout in layouts_of(scheme).items()
+                if scheme.coverage.modules[key].weight not in reshaped
                 for misfit in layout.misfits
             ]
             if places:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckptdiff.analysis.quantization import fused_groups
+from ckptdiff.analysis.quantization import follows_config, fused_groups, has_orphans
 from ckptdiff.records.evidence import Evidence
 from ckptdiff.records.finding import Finding, Location
 from ckptdiff.rules.base import Rule
@@ -14,7 +14,8 @@ class PartialGroup(Rule):
     """Only part of a group that is served as one is quantized, and no manifest says why.
 
     q, k and v, and gate and up, are one matrix in a serving engine, which refuses a mixture.
-    With a manifest CK301 and CK302 say which member is wrong.
+    With a manifest CK301 and CK302 say which member is wrong; a config or scales that
+    contradict a member's weight are CK401's and CK202's.
 
     What to do: re-export with whole groups.
     """
@@ -35,6 +36,8 @@ class PartialGroup(Rule):
                 group
                 for group in fused_groups(modules)
                 if len({modules[key].quantized for key in group}) > 1
+                and all(follows_config(scheme, modules[key]) for key in group)
+                and not any(has_orphans(scheme, modules[key]) for key in group)
             ]
             if mixed:
                 yield self.finding(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ckptdiff.analysis.quantization import is_tied_head
 from ckptdiff.records.evidence import Evidence
 from ckptdiff.records.finding import Finding, Location
 from ckptdiff.rules.base import Rule
@@ -13,7 +14,7 @@ class QuantizedNotSelected(Rule):
     """Modules are quantized on disk that the coverage manifest drops or does not name.
 
     The scheme is quantized further than it says, so whatever was measured on it does not
-    belong to its place on the coverage curve.
+    belong to its place on the coverage curve. A tied `lm_head` is CK404's.
 
     What to do: re-export the scheme with those modules disabled, then check again.
     """
@@ -29,6 +30,7 @@ class QuantizedNotSelected(Rule):
         for scheme in evidence.schemes:
             coverage = scheme.coverage
             wrong = [coverage.modules[key] for key in coverage.not_selected]
+            wrong = [module for module in wrong if not is_tied_head(scheme, module)]
             if not wrong or scheme.id in evidence.mislabelled:
                 continue
             quantized = len(coverage.quantized)

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptdiff.analysis.quantization import (
-    expected_layout,
-    is_excluded,
+    WEIGHT_SCALES,
+    claimed_algorithm,
+    has_orphans,
     is_tied_head,
+    known_algorithm,
     layouts_of,
-    module_algorithm,
 )
-from ckptdiff.formats.layouts import MIXED
+from ckptdiff.formats.layouts import Layout
 from ckptdiff.records.checkpoint import QuantConfig
+from ckptdiff.records.coverage import Module
 from ckptdiff.records.evidence import Evidence, SchemeEvidence
 from ckptdiff.records.finding import Finding, Location
+from ckptdiff.records.layout import Suffix
 from ckptdiff.rules.base import Rule
 
 
@@ -25,7 +28,8 @@ class QuantConfigDisagrees(Rule):
     loaded as codes without scales, an unquantized one that it does not exclude fails or is
     quantized again, and another algorithm or group size reads the same bytes as other
     numbers. Judged is hf_quant_config.json, or config.json where that is missing. Modules
-    that already disagree with the coverage manifest are CK301's and CK302's.
+    that already disagree with the coverage manifest are CK301's and CK302's, those with
+    scales beside an unquantized weight CK202's; where the two configs differ, CK402 says so.
 
     What to do: take configs and weights from the same export.
     """
@@ -42,7 +46,11 @@ class QuantConfigDisagrees(Rule):
             config = scheme.quantization
             if config is None or config.algorithm is None:
                 continue
-            places = [*_modules(scheme, config), *_kv_cache(scheme, config)]
+            model = scheme.checkpoint.config
+            other = model.quantization if model and model.quantization else config
+            places = [*_modules(scheme, config, other)]
+            if config.kv_cache_algorithm == other.kv_cache_algorithm:
+                places += _kv_cache(scheme, config)
             if places:
                 first = places[0]
                 yield self.finding(
@@ -54,55 +62,75 @@ class QuantConfigDisagrees(Rule):
                 )
 
 
-def _modules(scheme: SchemeEvidence, config: QuantConfig) -> Iterator[Location]:
+def _modules(scheme: SchemeEvidence, config: QuantConfig, other: QuantConfig) -> Iterator[Location]:
     coverage = scheme.coverage
     layouts = layouts_of(scheme)
+    present = _scales_of_algorithms(scheme, config)
     for key, module in coverage.modules.items():
         if key in coverage.not_quantized | coverage.not_selected or is_tied_head(scheme, module):
             continue
-        claimed = _claimed(config, module.name)
-        if module.quantized and claimed is None:
-            expected, actual = "unquantized", module.dtype
-        elif module.quantized:
-            layout = layouts.get(key)
-            wanted = expected_layout(claimed)
-            if layout is None or wanted is None or not layout.names or layout.missing:
-                continue  # unknown here, or another rule's
-            if wanted[0] in layout.names:
-                size = _group_size(scheme, key)
-                if not config.group_size or size in (None, config.group_size):
-                    continue
-                expected, actual = f"groups of {config.group_size}", f"groups of {size}"
-            else:
-                expected, actual = f"{claimed} ({wanted[0]})", " or ".join(layout.names)
-        elif claimed is not None and key in coverage.scope:
-            expected, actual = claimed, module.dtype
-        else:
+        claimed = claimed_algorithm(config, module.name)
+        if claimed != claimed_algorithm(other, module.name) or has_orphans(scheme, module):
             continue
-        yield Location(
-            module=module.name,
-            tensor=module.weight,
-            shard=module.shard,
-            expected=expected,
-            actual=actual,
-        )
+        differs = None
+        if not module.quantized and claimed is not None and key in coverage.scope:
+            differs = claimed, module.dtype
+        elif module.quantized and claimed is None:
+            differs = "unquantized", module.dtype
+        elif module.quantized and claimed is not None and key in layouts:
+            differs = _layout(scheme, module, layouts[key], claimed, present[claimed])
+            if differs is None and other.group_size in (None, config.group_size):
+                differs = _groups(scheme, module, config.group_size)
+        if differs is not None:
+            yield Location(
+                module=module.name,
+                tensor=module.weight,
+                shard=module.shard,
+                expected=differs[0],
+                actual=differs[1],
+            )
 
 
-def _claimed(config: QuantConfig, module: str) -> str | None:
-    """The algorithm that the config promises for a module, None when it leaves it out."""
-    if (config.algorithm or "").upper() == MIXED:
-        return module_algorithm(config, module)
-    return None if is_excluded(config, module) else config.algorithm
+def _scales_of_algorithms(scheme: SchemeEvidence, config: QuantConfig) -> dict[str, set[Suffix]]:
+    """algorithm -> the scales that any of its modules has."""
+    found: dict[str, set[Suffix]] = {}
+    for key in scheme.coverage.quantized:
+        name = scheme.coverage.modules[key].name
+        if claimed := claimed_algorithm(config, name):
+            found.setdefault(claimed, set()).update(scheme.scales.get(name, {}))
+    return found
 
 
-def _group_size(scheme: SchemeEvidence, key: str) -> int | None:
-    """Columns of the weight for each column of its scale, None for other layouts."""
-    module = scheme.coverage.modules[key]
+def _layout(
+    scheme: SchemeEvidence, module: Module, layout: Layout, claimed: str, present: set[Suffix]
+) -> tuple[str, str] | None:
+    """What the algorithm stands for and what there is instead, None when they agree."""
+    algorithm = known_algorithm(claimed)
+    if algorithm is None or not layout.names or layout.missing:
+        return None  # unknown here, or another rule's
+    if algorithm.layout not in layout.names:
+        return f"{claimed} ({algorithm.layout})", " or ".join(layout.names)
+    # A scale that one module alone lacks is CK201's.
+    for suffix in algorithm.scales:
+        if suffix not in present:
+            return f"{claimed} with {suffix}", f"no {suffix} in any module"
+    known = ("weight_scale", *algorithm.scales, *algorithm.optional)
+    for suffix in scheme.scales.get(module.name, {}):
+        if suffix in WEIGHT_SCALES and suffix not in known:
+            return f"{claimed} without {suffix}", suffix
+    return None
+
+
+def _groups(scheme: SchemeEvidence, module: Module, size: int | None) -> tuple[str, str] | None:
+    """Groups a row as the config has them and as the scale has, None when they agree."""
     scale = scheme.scales.get(module.name, {}).get("weight_scale")
-    if scale is None or len(scale.tensor.shape) != 2 or 0 in scale.tensor.shape:
+    if not size or scale is None or len(scale.tensor.shape) != 2 or 0 in scale.tensor.shape:
         return None
-    rows, columns = scale.tensor.shape
-    return module.elements // rows // columns if columns > 1 else None
+    rows, groups = scale.tensor.shape
+    columns = module.elements // rows
+    if groups == -(-columns // size):
+        return None
+    return f"groups of {size}", f"groups of {-(-columns // groups)}"
 
 
 def _kv_cache(scheme: SchemeEvidence, config: QuantConfig) -> Iterator[Location]:

@@ -14,7 +14,8 @@ class AmbiguousExclude(Rule):
 
     vLLM takes such an entry for a part of a name, so `model.layers.1` leaves out the layers
     10 to 19 as well and loads their codes as plain weights. ModelOpt 0.40 wrote such
-    entries, 0.47 does not.
+    entries, 0.47 does not. A quantized module below the named one is CK401's, an entry that
+    only one of the two configs has CK402's.
 
     What to do: re-export with a current ModelOpt, or write the entry as `model.layers.1.*`.
     """
@@ -30,11 +31,14 @@ class AmbiguousExclude(Rule):
             config = scheme.quantization
             if config is None:
                 continue
+            model = scheme.checkpoint.config
+            other = model.quantization if model and model.quantization else config
             quantized = [scheme.coverage.modules[key].name for key in scheme.coverage.quantized]
             places = []
             for entry in config.exclude:
-                hit = sorted(n for n in quantized if n.startswith(entry) and n != entry)
-                if hit and not set("*?[") & set(entry):
+                begun = [name for name in quantized if name.startswith(entry)]
+                hit = sorted(name for name in begun if not f"{name}.".startswith(f"{entry}."))
+                if hit and not set("*?[") & set(entry) and entry in other.exclude:
                     places.append(
                         Location(
                             module=entry,

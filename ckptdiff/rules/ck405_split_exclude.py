@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckptdiff.analysis.quantization import fused_groups, is_excluded
+from ckptdiff.analysis.quantization import follows_config, fused_groups, is_excluded
 from ckptdiff.records.evidence import Evidence, SchemeEvidence
 from ckptdiff.records.finding import Finding, Location
 from ckptdiff.rules.base import Rule
@@ -54,8 +54,9 @@ def _split(scheme: SchemeEvidence) -> Iterator[tuple[str, ...]]:
         return
     wrong = coverage.not_quantized | coverage.not_selected
     for group in fused_groups(coverage.modules):
-        excluded = {key: is_excluded(config, coverage.modules[key].name) for key in group}
+        members = [coverage.modules[key] for key in group]
+        excluded = {is_excluded(config, module.name) for module in members}
         # Where tensors and config or manifest differ, other rules say so.
-        agreed = all(excluded[key] != coverage.modules[key].quantized for key in group)
-        if len(set(excluded.values())) > 1 and agreed and not wrong & set(group):
+        agreed = all(follows_config(scheme, module) for module in members)
+        if len(excluded) > 1 and agreed and not wrong & set(group):
             yield group

@@ -523,10 +523,12 @@ from ckptdiff.formats.safetensors import read_shard
 shard = read_shard(Path(sys.argv[1]), "a.safetensors")
 signal.signal(signal.SIGALRM, signal.default_int_handler)
 for number in range(1, 101):
-    signal.setitimer(signal.ITIMER_REAL, number / 5000)
+    # Again after a second: Python drops an interrupt that falls into a weakref callback.
+    signal.setitimer(signal.ITIMER_REAL, number / 5000, 1)
     try:
         hash_shards([shard])
     except KeyboardInterrupt:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         while threading.active_count() > 1:  # interrupted while its first thread started
             pass
 print("done")
@@ -563,6 +565,15 @@ def test_ctrl_c_ends_it_at_once(tmp_path: Path) -> None:
     assert said[-1] == "interrupted 1"
     assert child.returncode == 0
     assert elapsed < 1.0  # 0.2 s, and the end of an interpreter on a busy machine
+
+
+def test_the_calling_thread_never_submits(tmp_path: Path) -> None:
+    # A KeyboardInterrupt within `submit` can leave an executor locked for ever.
+    threads = set()
+    executor = Inline(lambda number: threads.add(threading.current_thread()))
+    digests(write(tmp_path / "a.safetensors", {"t": b"1234"}), executor=executor)
+    assert len(threads) == 1
+    assert threading.current_thread() not in threads
 
 
 def test_ctrl_c_at_any_moment_leaves_nothing_locked(tmp_path: Path) -> None:

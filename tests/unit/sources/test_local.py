@@ -26,7 +26,7 @@ def test_a_regular_file_is_opened_with_its_identity_and_closed(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"0123456789")
     with open_regular(str(path)) as file:
-        status = os.stat(path)
+        status = path.stat()
         assert file.identity == identity(file.fd)
         assert (file.identity.inode, file.identity.size) == (status.st_ino, 10)
         assert read_range(file.fd, 2, 3) == b"234"

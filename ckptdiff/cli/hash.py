@@ -1,0 +1,63 @@
+"""`ckptdiff hash`: fingerprints and lock files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ckptdiff import api
+from ckptdiff.cli.options import PATH, progress_option
+from ckptdiff.cli.output import use_color, write_file, write_stdout
+from ckptdiff.cli.progress import progress_sink
+
+
+@click.command("hash")
+@click.argument("directory", default=".", type=PATH, metavar="[DIR]")
+@click.option("--lock", type=PATH, metavar="FILE", help="Write the digests to a lock file.")
+@click.option("--verify", type=PATH, metavar="FILE", help="Exit 1 when DIR is not as locked.")
+@click.option("--sha256", is_flag=True, help="With SHA-256 of the files, for `sha256sum -c`.")
+@click.option("--json", "as_json", is_flag=True, help="Write ckptdiff.hash/1 instead of text.")
+@click.option("--no-cache", is_flag=True, help="Neither use nor write remembered digests.")
+@click.option("--rehash", is_flag=True, help="Read every byte again, remembered or not.")
+@click.option("--jobs", type=click.IntRange(1), metavar="N", help="Threads.  [default: all cores]")
+@progress_option
+def command(
+    directory: Path,
+    lock: Path | None,
+    verify: Path | None,
+    sha256: bool,
+    as_json: bool,
+    no_cache: bool,
+    rehash: bool,
+    jobs: int | None,
+    progress: str,
+) -> None:
+    """Show the fingerprint of the checkpoint DIR and the digest of every tensor.
+
+    The fingerprint depends on names, dtypes, shapes and bytes of the tensors and on nothing
+    else: not on files, order or metadata.
+
+    \b
+    ckptdiff hash models/quantized/top10
+    ckptdiff hash models/quantized/top10 --lock top10.lock --sha256
+    ckptdiff hash models/quantized/top10 --verify top10.lock
+    """
+    if lock is not None and verify is not None:
+        raise click.UsageError("--lock and --verify exclude each other")
+    sink = progress_sink(progress)
+    kind: api.Format = "json" if as_json else "text"
+    if verify is not None:
+        compared = api.verify(
+            directory, verify, cache=not no_cache, rehash=rehash, jobs=jobs, sink=sink
+        )
+        write_stdout(api.render(compared, kind, color=use_color()))
+        raise click.exceptions.Exit(api.exit_code(compared))
+    report = api.hash(
+        directory, sha256=sha256, cache=not no_cache, rehash=rehash, jobs=jobs, sink=sink
+    )
+    if lock is not None:
+        api.refuse_inside(lock, directory)
+        write_file(lock, api.lock(report))
+    write_stdout(api.render(report, kind, color=use_color()))
+    raise click.exceptions.Exit(api.exit_code(report))

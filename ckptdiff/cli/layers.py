@@ -1,0 +1,42 @@
+"""`ckptdiff layers`: the grid of modules x schemes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ckptdiff import api
+from ckptdiff.cli.options import PATH, progress_option
+from ckptdiff.cli.output import use_color, write_stdout
+from ckptdiff.cli.progress import progress_sink
+
+
+@click.command("layers")
+@click.argument("root", default=".", type=PATH)
+@click.option("--base", type=PATH, help="The full-precision checkpoint. Default: searched for.")
+@click.option("--modules", metavar="GLOB", help="Only modules whose name matches.")
+@click.option("--mismatches", is_flag=True, help="Only modules that a manifest contradicts.")
+@click.option("--json", "as_json", is_flag=True, help="Write ckptdiff.layers/1 instead of text.")
+@progress_option
+def command(
+    root: Path,
+    base: Path | None,
+    modules: str | None,
+    mismatches: bool,
+    as_json: bool,
+    progress: str,
+) -> None:
+    """Show the dtype of every module in every scheme below ROOT, from headers alone.
+
+    A cell that the scheme's coverage manifest contradicts is marked by `!`.
+
+    \b
+    ckptdiff layers models/quantized
+    ckptdiff layers . --modules '*.down_proj' --mismatches
+    """
+    report = api.layers(
+        root, base=base, pattern=modules, mismatches=mismatches, sink=progress_sink(progress)
+    )
+    write_stdout(api.render(report, "json" if as_json else "text", color=use_color()))
+    raise click.exceptions.Exit(api.exit_code(report))
