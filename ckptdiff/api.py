@@ -102,7 +102,8 @@ def check(
         sink=sink,
         cancel=cancel,
     )
-    how = Hashing(Cache() if cache else None, rehash, jobs) if hashes else None
+    scan = any("values" in rule.needs for rule in rules)
+    how = Hashing(Cache() if cache else None, rehash, scan, jobs) if hashes else None
     # The base's tensors are read only when a rule compares them.
     compare = any({"hashes", "base"} <= set(rule.needs) for rule in rules)
     evidence, lost = look(sweep, how, compare=compare, sink=sink, cancel=cancel)
@@ -206,7 +207,7 @@ def hash(
 
     cancel = cancel or CancelToken()
     checkpoint = read_one(Path(path))
-    how = Hashing(Cache() if cache else None, rehash, jobs)
+    how = Hashing(Cache() if cache else None, rehash, scan=False, jobs=jobs)
     found = scheme_evidence(
         checkpoint, digest_shards(checkpoint.shards, how, sink=sink, cancel=cancel)
     )

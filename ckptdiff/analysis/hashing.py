@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from itertools import chain, groupby, zip_longest
+from itertools import chain, zip_longest
 from queue import Empty, SimpleQueue
 
 import xxhash
@@ -112,6 +112,7 @@ class UnitDigests:
 def hash_shards(
     shards: Sequence[Shard],
     *,
+    scan: bool = True,
     executor: Executor | None = None,
     jobs: int | None = None,
     sink: Sink = silent,
@@ -123,7 +124,8 @@ def hash_shards(
     (same device and inode) are read once. What cannot be read, or is another file than
     the one whose header was read, or changes before its last byte was read, gives
     `ShardDigests.unread` and never an exception; the other shards go on. Values that no
-    weight and no scale may have are counted on the way, in `ShardDigests.flaws`.
+    weight and no scale may have are counted on the way, in `ShardDigests.flaws`, unless
+    `scan` is False, which is faster.
 
     `executor` runs the work (its tasks share memory with the caller: threads); without
     one, `jobs` threads (default: one a processor) are started, and gone on return. Memory
@@ -141,7 +143,7 @@ def hash_shards(
     for shard in shards:
         if shard.header is None or shard.identity is None or shard.identity in files:
             continue
-        files[shard.identity] = cut(len(files), shard.path, shard.identity, shard.header)
+        files[shard.identity] = cut(len(files), shard.path, shard.identity, shard.header, scan)
     units = _interleaved(files.values())
     sink(Started(STAGE, sum(unit.nbytes for unit in units), "bytes"))
     results = _results(units, executor, jobs, sink, cancel)
@@ -164,7 +166,9 @@ def _shard_digests(shard: Shard, joined: Mapping[FileIdentity, ShardDigests | st
 # Planning: which bytes are read together
 
 
-def cut(number: int, path: str, known: FileIdentity, header: Header) -> list[Unit]:
+def cut(
+    number: int, path: str, known: FileIdentity, header: Header, scan: bool = True
+) -> list[Unit]:
     """The units of file `number`, sorted by offset: at least `UNIT_BYTES` each but the last.
 
     Only tensors above `SPAN_BYTES` are divided, at their span borders. A file of which
@@ -173,7 +177,7 @@ def cut(number: int, path: str, known: FileIdentity, header: Header) -> list[Uni
     units: list[Unit] = []
     reads: list[Read] = []
     weight = 0
-    for read in _reads(header, known.size):
+    for read in _reads(header, known.size, scan):
         reads.append(read)
         weight += read.stop - read.start
         if weight >= UNIT_BYTES:
@@ -184,7 +188,7 @@ def cut(number: int, path: str, known: FileIdentity, header: Header) -> list[Uni
     return units
 
 
-def _reads(header: Header, file_size: int) -> Iterator[Read]:
+def _reads(header: Header, file_size: int, scan: bool) -> Iterator[Read]:
     origin = header.data_start
     limit = file_size - origin
     rows = [
@@ -204,37 +208,36 @@ def _reads(header: Header, file_size: int) -> Iterator[Read]:
                 stop = end
             continue
         if first < index:
-            yield _batch(rows[first:index], origin, stop, header)
+            yield _batch(rows[first:index], origin, stop, header, scan)
         if end - begin <= small:
             first, stop, reach = index, end, begin + small
         else:
             first, reach = index + 1, -1
-            scan = scan_for(name, header.tensors[name].dtype)
-            yield from _stretches(origin + begin, origin + end, name, scan)
+            kind = scan_for(name, header.tensors[name].dtype) if scan else None
+            yield from _stretches(origin + begin, origin + end, name, kind)
     if first < len(rows):
-        yield _batch(rows[first:], origin, stop, header)
+        yield _batch(rows[first:], origin, stop, header, scan)
 
 
-def _batch(rows: Sequence[Row], origin: int, stop: int, header: Header) -> Batch:
-    runs: list[Run] = []
-    for scan, group in groupby(rows, lambda row: scan_for(row[2], header.tensors[row[2]].dtype)):
-        if scan is not None:
-            runs += (Run(scan, part) for part in _without_gaps(group))
-    return Batch(origin + rows[0][0], origin + stop, rows, tuple(runs))
+def _batch(rows: Sequence[Row], origin: int, stop: int, header: Header, scan: bool) -> Batch:
+    runs = tuple(_runs(rows, header)) if scan else ()
+    return Batch(origin + rows[0][0], origin + stop, rows, runs)
 
 
-def _without_gaps(rows: Iterable[Row]) -> Iterator[Sequence[Row]]:
-    """`rows` in parts that each cover their bytes whole. Empty tensors are left out."""
-    part: list[Row] = []
-    for row in rows:
-        if row[0] == row[1]:
-            continue
-        if part and part[-1][1] != row[0]:
-            yield part
-            part = []
-        part.append(row)
-    if part:
-        yield part
+def _runs(rows: Sequence[Row], header: Header) -> Iterator[Run]:
+    """Neighbours that are scanned alike and cover their bytes whole, as one run each."""
+    tensors = header.tensors
+    kind: Scan | None = None
+    first, reach = 0, -1
+    for index, (begin, end, name) in enumerate(rows):
+        found = scan_for(name, tensors[name].dtype)
+        if found is not kind or begin != reach:
+            if kind is not None and first < index:
+                yield Run(kind, rows[first:index])
+            kind, first = found, index
+        reach = end
+    if kind is not None:
+        yield Run(kind, rows[first:])
 
 
 def _stretches(start: int, stop: int, name: str, scan: Scan | None) -> Iterator[Stretch]:

@@ -33,10 +33,18 @@ def module_algorithm(config: QuantConfig | None, module: str) -> str | None:
         return None
     if config.algorithm.upper() != MIXED:
         return config.algorithm
-    if module in config.layers:
-        return config.layers[module]
+    return config.layers.get(_listed_as(config, module))
+
+
+def module_group_size(config: QuantConfig, module: str) -> int | None:
+    """The group size that `config` gives to a module, None when it says nothing."""
+    return config.group_sizes.get(_listed_as(config, module), config.group_size)
+
+
+def _listed_as(config: QuantConfig, module: str) -> str:
+    """The name that `quantized_layers` has for a module."""
     experts = _EXPERTS.match(module)
-    return config.layers.get(experts[1]) if experts else None
+    return experts[1] if experts and module not in config.layers else module
 
 
 def known_algorithm(name: str | None) -> Algorithm | None:

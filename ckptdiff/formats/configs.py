@@ -45,6 +45,7 @@ def parse_quant_config(document: JsonObject) -> QuantConfig:
         group_size=int_of(quantization, "group_size"),
         exclude=texts_of(quantization, "exclude_modules"),
         layers=_layers(quantization),
+        group_sizes=_group_sizes(quantization),
     )
 
 
@@ -60,6 +61,7 @@ def _from_config_json(document: JsonObject) -> QuantConfig:
         group_size=next((size for group in groups.values() if (size := _group_size(group))), None),
         exclude=texts_of(document, "ignore") or texts_of(document, "exclude_modules"),
         layers=_layers(document),
+        group_sizes=_group_sizes(document),
     )
 
 
@@ -71,6 +73,12 @@ def _producer(document: JsonObject) -> str:
 def _layers(document: JsonObject) -> dict[str, str]:
     layers = object_of(document, "quantized_layers")
     return {name: text_of(object_of(layers, name), "quant_algo") or "" for name in layers}
+
+
+def _group_sizes(document: JsonObject) -> dict[str, int]:
+    layers = object_of(document, "quantized_layers")
+    sizes = {name: int_of(object_of(layers, name), "group_size") for name in layers}
+    return {name: size for name, size in sizes.items() if size is not None}
 
 
 def _group_size(group: object) -> int | None:

@@ -87,8 +87,9 @@ def layout_of(weight: Tensor, scales: Mapping[Suffix, Scale]) -> Layout:
     missing: tuple[Suffix, ...] = ()
     if names[0].startswith("nvfp4") and "weight_scale_2" not in scales:
         missing = ("weight_scale_2",)
-    if names == ("int4",) and "weight_scale_2" in scales:
-        names = ("int4-fp8",)
+    if names == ("int4",):
+        # Without weight_scale_2 it may be that the scale is missing.
+        names = ("int4-fp8",) if "weight_scale_2" in scales else ("int4", "int4-fp8")
     return Layout(names, missing, tuple(misfits))
 
 

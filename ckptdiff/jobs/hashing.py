@@ -16,10 +16,12 @@ from ckptdiff.sources.local import Unreadable
 @dataclass(frozen=True, slots=True)
 class Hashing:
     """How hashing is done. `cache` None: nothing is remembered. `rehash`: nothing that is
-    remembered is believed. `jobs` None: one thread a processor."""
+    remembered is believed. `scan`: values are looked at too; without it, results are not
+    remembered. `jobs` None: one thread a processor."""
 
     cache: Cache | None = None
     rehash: bool = False
+    scan: bool = True
     jobs: int | None = None
 
 
@@ -39,8 +41,8 @@ def digest_shards(
     # Imported late: it needs numpy, and nothing has to be read when all is remembered.
     from ckptdiff.analysis.hashing import hash_shards
 
-    fresh = hash_shards(strange, jobs=how.jobs, sink=sink, cancel=cancel)
-    if how.cache is not None:
+    fresh = hash_shards(strange, scan=how.scan, jobs=how.jobs, sink=sink, cancel=cancel)
+    if how.cache is not None and how.scan:
         remember(how.cache, strange, fresh)
     return {**known, **fresh}
 

@@ -122,7 +122,7 @@ class QuantConfig:
     """A quantization config in one form, whichever of the two files it came from.
 
     `algorithm` is as ModelOpt spells it (None: unquantized or not said), `layers` the
-    per-module algorithms of MIXED_PRECISION, `method` the `quant_method` of config.json
+    per-module algorithms of MIXED_PRECISION and `group_sizes` their group sizes, `method` the `quant_method` of config.json
     ("modelopt", "compressed-tensors", …).
     """
 
@@ -134,6 +134,7 @@ class QuantConfig:
     group_size: int | None = None
     exclude: tuple[str, ...] = ()
     layers: Mapping[str, str] = field(default_factory=dict)
+    group_sizes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from ckptdiff.analysis.quantization import (
     is_tied_head,
     known_algorithm,
     layouts_of,
+    module_group_size,
 )
 from ckptdiff.formats.layouts import Layout
 from ckptdiff.records.checkpoint import QuantConfig
@@ -79,8 +80,9 @@ def _modules(scheme: SchemeEvidence, config: QuantConfig, other: QuantConfig) ->
             differs = "unquantized", module.dtype
         elif module.quantized and claimed is not None and key in layouts:
             differs = _layout(scheme, module, layouts[key], claimed, present[claimed])
-            if differs is None and other.group_size in (None, config.group_size):
-                differs = _groups(scheme, module, config.group_size)
+            size, others = (module_group_size(c, module.name) for c in (config, other))
+            if differs is None and others in (None, size):
+                differs = _groups(scheme, module, size)
         if differs is not None:
             yield Location(
                 module=module.name,

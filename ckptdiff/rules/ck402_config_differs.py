@@ -57,9 +57,16 @@ def _differences(one: QuantConfig, other: QuantConfig) -> Iterator[Location]:
     for name in sorted(set(one.exclude) ^ set(other.exclude)):
         yield _place(*_only("excluded", name in one.exclude), module=name)
     for name in sorted(one.layers.keys() | other.layers.keys()):
-        if one.layers.get(name) != other.layers.get(name):
-            expected, actual = one.layers.get(name), other.layers.get(name)
-            yield _place(expected or "not listed", actual or "not listed", module=name)
+        expected, actual = (_listed(config, name) for config in (one, other))
+        if expected != actual:
+            yield _place(expected, actual, module=name)
+
+
+def _listed(config: QuantConfig, name: str) -> str:
+    if name not in config.layers:
+        return "not listed"
+    size = config.group_sizes.get(name)
+    return config.layers[name] + (f" in groups of {size}" if size else "")
 
 
 def _only(what: str, first: bool) -> tuple[str, str]:

@@ -50,7 +50,7 @@ if child := os.fork():
     sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 before = peak()
-hash_shards([read_shard(path.parent, path.name) for path in map(Path, sys.argv[1:])])
+hash_shards([read_shard(path.parent, path.name) for path in map(Path, sys.argv[1:])], scan=False)
 print(peak() - before)
 """
 
@@ -104,7 +104,7 @@ def big_directory(folder: Path, options: argparse.Namespace) -> list[bool]:
     ]
     assert sum(map(len, groups)) == 700
     ours, rival = compare(
-        lambda: hash_shards(read(paths)),
+        lambda: hash_shards(read(paths), scan=False),
         ["xargs", "-0", f"-P{CPUS}", "-n1", "xxhsum", "-H2", "-q"],
         paths,
         options.repeats,
@@ -178,8 +178,8 @@ def ten_directories(folder: Path, options: argparse.Namespace) -> list[bool]:
         shutil.copyfile(first, path)
     ten, two = [], []
     for _ in range(options.repeats):
-        ten.append(timed(lambda: hash_shards(read(paths))))
-        two.append(timed(lambda: hash_shards(read(paths[:2]))))
+        ten.append(timed(lambda: hash_shards(read(paths), scan=False)))
+        two.append(timed(lambda: hash_shards(read(paths[:2]), scan=False)))
     ours, fewer = least(ten), least(two)
     met = [
         line(

@@ -82,7 +82,7 @@ def test_sha256sum_accepts_the_lock(scheme: Path, tmp_path: Path) -> None:
 
 def test_sha256sum_accepts_awkward_names(tmp_path: Path) -> None:
     scheme = tmp_path / "x"
-    write_scheme(scheme, {})
+    write_scheme(scheme, fp8_tensors([]))
     (scheme / "model.safetensors").rename(scheme / "a\\b\nc.safetensors")
     lock = tmp_path / "x.lock"
     assert run("hash", scheme, "--lock", lock, "--sha256").code == 0

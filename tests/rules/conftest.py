@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Mutant:
 
 
 @pytest.fixture
-def mutant(pristine: Mutant, tmp_path: Path) -> Mutant:
+def mutant(pristine: Mutant, tmp_path: Path) -> Iterator[Mutant]:
     """A copy of the sweep and its base, healthy until the test changes it."""
-    return pristine.copy(tmp_path)
+    yield pristine.copy(tmp_path / "mutant")
+    shutil.rmtree(tmp_path / "mutant")  # megabytes for every test, which nobody looks at

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from build import Spec, SweepSpec, write_sweep
+from build import Spec, SweepSpec, recipes, write_sweep
 from mutate import (
     Mutant,
     baseline_path,
@@ -146,9 +146,9 @@ def test_ck403_fires(mutant: Mutant, entry: str) -> None:
 
 
 def test_ck403_fires_on_layer_1_for_layer_10(tmp_path: Path) -> None:
-    spec = SweepSpec(layers=12)
+    spec = SweepSpec(layers=12, ranking=tuple(recipes(12)))
     root = write_sweep(tmp_path / "made", spec)
-    mutant = Mutant.of(root, tmp_path / "made" / "base", tmp_path / "copy")
+    mutant = Mutant.of(root, tmp_path / "made" / "base", tmp_path / "copied")
     assert "model.layers.10.self_attn.o_proj" in spec.selected(10)
     assert not any(name.startswith("model.layers.1.") for name in spec.selected(10))
     with excluded(mutant[10]) as names:

@@ -1,29 +1,18 @@
-"""Real ModelOpt exports of every format are healthy, and ckptdiff has to see them so.
-
-The exports are built once a session (minutes); set CKPTDIFF_TEST_EXPORTS to a directory to
-keep them between sessions.
-"""
+"""Real ModelOpt exports of every format are healthy, and ckptdiff has to see them so."""
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
 import pytest
 
 import ckptdiff
-from tests.exports import Cell, base_of, cells, ensure
+from tests.exports import Cell, base_of, cells
 
 CELLS = cells("ci")
 
 pytestmark = pytest.mark.timeout(1500)
-
-
-@pytest.fixture(scope="session")
-def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[Cell, Path]:
-    kept = os.environ.get("CKPTDIFF_TEST_EXPORTS")
-    return ensure(Path(kept) if kept else tmp_path_factory.mktemp("exports"), CELLS)
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
