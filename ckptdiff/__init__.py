@@ -29,14 +29,10 @@ if TYPE_CHECKING:
         verify,
     )
     from ckptdiff.errors import CkptdiffError
-    from ckptdiff.records.report import (
-        CheckReport,
-        DoctorReport,
-        HashReport,
-        LayersReport,
-        ScanReport,
-        VerifyReport,
-    )
+    from ckptdiff.records.doctor import DoctorReport
+    from ckptdiff.records.hashes import HashReport, VerifyReport
+    from ckptdiff.records.layers import LayersReport
+    from ckptdiff.records.report import CheckReport, ScanReport
 
 _HOMES = {
     "check": "ckptdiff.api",
@@ -51,11 +47,11 @@ _HOMES = {
     "verify": "ckptdiff.api",
     "CkptdiffError": "ckptdiff.errors",
     "CheckReport": "ckptdiff.records.report",
-    "DoctorReport": "ckptdiff.records.report",
-    "HashReport": "ckptdiff.records.report",
-    "LayersReport": "ckptdiff.records.report",
+    "DoctorReport": "ckptdiff.records.doctor",
+    "HashReport": "ckptdiff.records.hashes",
+    "LayersReport": "ckptdiff.records.layers",
     "ScanReport": "ckptdiff.records.report",
-    "VerifyReport": "ckptdiff.records.report",
+    "VerifyReport": "ckptdiff.records.hashes",
 }
 
 __all__ = [

@@ -9,20 +9,17 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ckptdiff import __version__
 from ckptdiff.analysis import summary
 from ckptdiff.analysis.evidence import gather, scheme_evidence
-from ckptdiff.analysis.layers import layer_rows
 from ckptdiff.analysis.verdict import at_least, verdict
 from ckptdiff.errors import SettingsError, UsageError
 from ckptdiff.events import CancelToken, Sink, silent
-from ckptdiff.formats.lock import parse_lock, write_lock
 from ckptdiff.formats.names import keys_of
 from ckptdiff.formats.settings import find_settings, read_settings
 from ckptdiff.jobs.hashing import Hashing, digest_shards
-from ckptdiff.jobs.locking import compare_with_lock
 from ckptdiff.jobs.looking import look
 from ckptdiff.jobs.reading import read_one, read_sweep, relative_id
 from ckptdiff.records.checkpoint import HIDING, Unread
@@ -30,22 +27,12 @@ from ckptdiff.records.evidence import Evidence
 from ckptdiff.records.finding import Ignore, RuleInfo, Severity, Skip
 from ckptdiff.records.report import (
     CHECK_SCHEMA,
-    DOCTOR_SCHEMA,
-    HASH_SCHEMA,
-    LAYERS_SCHEMA,
     SCAN_SCHEMA,
-    VERIFY_SCHEMA,
     BaseRow,
     CheckReport,
-    DoctorReport,
-    HashReport,
     IgnoredFinding,
-    LayersReport,
-    Report,
     ScanReport,
-    TensorRow,
     Tool,
-    VerifyReport,
 )
 from ckptdiff.records.settings import FailOn, Settings
 from ckptdiff.records.sweep import Sweep
@@ -57,6 +44,14 @@ from ckptdiff.sources.local import Unreadable, read_document
 Requirement = Literal["base", "manifest"]
 Format = Literal["text", "json", "markdown"]
 StrPath = str | os.PathLike[str]
+
+if TYPE_CHECKING:
+    # Only for signatures: most runs need one of them, and making classes takes time.
+    from ckptdiff.records.doctor import DoctorReport
+    from ckptdiff.records.hashes import HashReport, VerifyReport
+    from ckptdiff.records.layers import LayersReport
+
+    Report = CheckReport | ScanReport | LayersReport | HashReport | VerifyReport | DoctorReport
 
 
 def check(
@@ -174,6 +169,9 @@ def layers(
     `pattern` (shell style) picks modules, `mismatches` those with a cell that its manifest
     contradicts. Raises as `check` does.
     """
+    from ckptdiff.analysis.layers import layer_rows
+    from ckptdiff.records.layers import LAYERS_SCHEMA, LayersReport
+
     sweep = _read(root, base, sink, cancel)
     evidence = gather(sweep, None)
     rows = layer_rows(evidence.schemes, pattern=pattern, mismatches=mismatches)
@@ -204,6 +202,7 @@ def hash(
     safetensors and `Cancelled` when `cancel` is set.
     """
     from ckptdiff.jobs.locking import sha256_files
+    from ckptdiff.records.hashes import HASH_SCHEMA, HashReport, TensorRow
 
     cancel = cancel or CancelToken()
     checkpoint = read_one(Path(path))
@@ -237,6 +236,8 @@ def lock(report: HashReport) -> bytes:
 
     Raises `UsageError` when not every tensor was read: half a lock would lock nothing.
     """
+    from ckptdiff.formats.lock import write_lock
+
     if report.fingerprint is None or report.unread:
         raise UsageError(
             f"not all of {report.path} could be read, so it cannot be locked",
@@ -250,6 +251,10 @@ def verify(path: StrPath, lock_file: StrPath, **options: Any) -> VerifyReport:
 
     Raises `UsageError` when the lock cannot be read or understood, and as `hash` does.
     """
+    from ckptdiff.formats.lock import parse_lock
+    from ckptdiff.jobs.locking import compare_with_lock
+    from ckptdiff.records.hashes import VERIFY_SCHEMA, VerifyReport
+
     try:
         text = read_document(Path(lock_file)).decode("utf-8", "surrogatepass")
     except (Unreadable, UnicodeDecodeError) as error:
@@ -289,6 +294,7 @@ def refuse_inside(path: StrPath, *checkpoints: StrPath) -> None:
 def doctor() -> DoctorReport:
     """What this installation can do. Asks a child process for GPUs, which takes seconds."""
     from ckptdiff.jobs import doctor as found
+    from ckptdiff.records.doctor import DOCTOR_SCHEMA, DoctorReport
 
     return DoctorReport(
         schema=DOCTOR_SCHEMA,
@@ -331,18 +337,15 @@ def render(
 
 
 def exit_code(report: Report, fail_on: FailOn = "error") -> int:
-    """1 for a finding at or above `fail_on` or a lock that is broken, else 2 for anything
+    """1 for a finding at or above `fail_on` or a lock that does not hold, else 2 for anything
     unread, else 0."""
     findings = report.findings if isinstance(report, CheckReport) else ()
     if fail_on != "never" and any(at_least(f.severity, fail_on) for f in findings):
         return 1
-    if isinstance(report, DoctorReport):
-        return 0
-    if isinstance(report, VerifyReport) and (
-        report.differences or not (report.same or report.unread)
-    ):
+    unread = bool(getattr(report, "unread", ()))
+    if getattr(report, "differences", ()) or not (getattr(report, "same", True) or unread):
         return 1
-    return 2 if report.unread else 0
+    return 2 if unread else 0
 
 
 def threshold(fail_on: str | None) -> Severity:

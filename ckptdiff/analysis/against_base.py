@@ -57,6 +57,7 @@ def _classified(
 ) -> Iterator[tuple[str, Pair]]:
     of_base, of_scheme = _by_key(base), _by_key(scheme)
     modules = {module.name: module for module in scheme.coverage.modules.values()}
+    algorithms = _algorithms(scheme)
     for key, (name, tensor, shard) in of_scheme.items():
         owner = modules.get(name.rpartition(".")[0])
         base_name, other, _ = of_base.get(key, (None, None, ""))
@@ -69,7 +70,7 @@ def _classified(
                 yield "extra", pair
         elif tensor.shape != other.shape:
             yield "shapes", pair
-        elif _is_folded(scheme, name):
+        elif _is_folded(algorithms, name):
             yield "folded", pair
         else:
             yield from _compared(scheme, base, pair, base_name, casts)
@@ -125,17 +126,26 @@ def _by_key(scheme: SchemeEvidence) -> dict[str, tuple[str, Tensor, str]]:
     return {key: tensors[name] for name, key in keys_of(tensors).items()}
 
 
-def _is_folded(scheme: SchemeEvidence, name: str) -> bool:
+def _is_folded(algorithms: set[str], name: str) -> bool:
     """Whether AWQ folds scales into this tensor: the norm in front of a quantized group, and
     for NVFP4_AWQ the projections in front of o_proj and down_proj."""
-    config = scheme.quantization
-    if config is None:
-        return False
-    algorithms = {config.algorithm or "", *config.layers.values()}
     leaf = name.rpartition(".")[0].rpartition(".")[2]
-    if any("AWQ" in algorithm for algorithm in algorithms) and "norm" in leaf:
+    if "norm" in leaf and any("AWQ" in algorithm for algorithm in algorithms):
         return True
-    return "NVFP4_AWQ" in algorithms and leaf in ("up_proj", "v_proj")
+    return leaf in ("up_proj", "v_proj") and "NVFP4_AWQ" in algorithms
+
+
+def _algorithms(scheme: SchemeEvidence) -> set[str]:
+    """The algorithms that the config names, and the AWQ formats that the tensors show, should
+    the config be wrong: 4-bit weights with a pre_quant_scale."""
+    config = scheme.quantization
+    found = {config.algorithm or "", *config.layers.values()} if config else set()
+    for module in scheme.coverage.modules.values():
+        scales = scheme.scales.get(module.name, {})
+        if module.dtype == "U8" and {"pre_quant_scale", "weight_scale"} <= scales.keys():
+            integer = scales["weight_scale"].tensor.dtype == "F32"
+            found.add("W4A16_AWQ" if integer else "NVFP4_AWQ")
+    return found
 
 
 def _packed(scheme: SchemeEvidence, module: Module, pair: Pair) -> Iterator[tuple[str, Pair]]:

@@ -101,8 +101,8 @@ def is_full_precision(checkpoint: Checkpoint) -> bool:
     config = checkpoint.config.quantization if checkpoint.config else None
     if checkpoint.quant_config or config or checkpoint.coverage:
         return False
-    modules = modules_of(checkpoint)
-    return bool(modules) and not any(module.quantized for module in modules.values())
+    dtypes = [tensor.dtype for name, tensor, _ in checkpoint.items() if weight_module(name)]
+    return bool(dtypes) and not any(dtype in QUANTIZED_BITS for dtype in dtypes)
 
 
 def baseline_of(scheme: Checkpoint) -> BaselineManifest | None:

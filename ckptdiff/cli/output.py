@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -67,6 +66,9 @@ def write_file(path: Path, data: bytes) -> None:
         if path.exists() and not path.is_file():  # a pipe or /dev/stdout cannot be replaced
             path.write_bytes(data)
             return
+        # Imported late: it takes longer than all else that writing to stdout needs.
+        import tempfile
+
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "wb") as file:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ckptdiff.errors import UsageError
-from ckptdiff.records.report import FileRow, HashReport
+from ckptdiff.records.hashes import FileRow, HashReport
 
 _HEAD = "# ckptdiff lock 1"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +44,8 @@ def find_settings(start: Path, root: Path) -> Path | None:
 
 def read_settings(path: Path) -> Settings:
     """The settings in `path`. Raises `SettingsError` for anything that is not understood."""
+    import tomllib  # most runs have no settings
+
     try:
         document = tomllib.loads(read_document(path).decode())
     except Unreadable as error:

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 
-from ckptdiff.records.report import Capability
+from ckptdiff.records.doctor import Capability
 from ckptdiff.sources.cache import default_path
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from ckptdiff.events import Advanced, CancelToken, Finished, Sink, Started
 from ckptdiff.formats.lock import Lock
 from ckptdiff.records.checkpoint import Shard, Unread
-from ckptdiff.records.report import Difference, FileRow, TensorRow
+from ckptdiff.records.hashes import Difference, FileRow, TensorRow
 from ckptdiff.sources.local import Unreadable, identity, open_regular, reason_of
 
 _BUFFER_BYTES = 1 << 20

@@ -1,6 +1,7 @@
-"""The reports, field by field as they are written to JSON.
+"""The reports of check and scan, field by field as they are written to JSON.
 
 The JSON Schemas are generated from these classes; the order of fields is the order of keys.
+Reports of other verbs have modules of their own: making classes takes time at start-up.
 """
 
 from __future__ import annotations
@@ -14,10 +15,6 @@ from ckptdiff.records.sweep import PassedOver
 
 CHECK_SCHEMA = "ckptdiff.check/1"
 SCAN_SCHEMA = "ckptdiff.scan/1"
-LAYERS_SCHEMA = "ckptdiff.layers/1"
-HASH_SCHEMA = "ckptdiff.hash/1"
-VERIFY_SCHEMA = "ckptdiff.verify/1"
-DOCTOR_SCHEMA = "ckptdiff.doctor/1"
 
 # What is worst about a scheme, infos aside; "unread" when something of it could not be
 # looked at and no error is known all the same.
@@ -155,122 +152,3 @@ class ScanReport:
     schemes: tuple[SchemeRow, ...]
     unread: tuple[Unread, ...]
     passed_over: tuple[PassedOver, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One module in one scheme. `dtype` is None where the scheme has no such module;
-    `selected` and `agrees` are None where no manifest says what it should be."""
-
-    dtype: str | None
-    quantized: bool
-    selected: bool | None
-    agrees: bool | None
-
-
-@dataclass(frozen=True, slots=True)
-class LayerRow:
-    """One module through all schemes, in their order."""
-
-    module: str
-    cells: tuple[Cell, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class LayersReport:
-    """`ckptdiff.layers/1`: modules x schemes, dtypes and agreement with the manifests."""
-
-    schema: str
-    tool: Tool
-    root: str
-    schemes: tuple[str, ...]
-    modules: tuple[LayerRow, ...]
-    mismatches: int
-    unread: tuple[Unread, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class TensorRow:
-    """One tensor with its digest, xxh3_128 in hex; None when it could not be read."""
-
-    name: str
-    key: str
-    dtype: str
-    shape: tuple[int, ...]
-    digest: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class FileRow:
-    """One shard with its SHA-256, for tools that know nothing of tensors."""
-
-    name: str
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class HashReport:
-    """`ckptdiff.hash/1`: the fingerprint of a checkpoint and the digests it is made of.
-
-    `files` is empty unless SHA-256 was asked for.
-    """
-
-    schema: str
-    tool: Tool
-    path: str
-    fingerprint: str | None
-    tensors: tuple[TensorRow, ...]
-    files: tuple[FileRow, ...]
-    unread: tuple[Unread, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """One tensor that is not as the lock has it."""
-
-    name: str
-    what: Literal["changed", "missing", "extra"]
-    expected: str | None
-    actual: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class VerifyReport:
-    """`ckptdiff.verify/1`: a checkpoint against a lock file."""
-
-    schema: str
-    tool: Tool
-    path: str
-    lock: str
-    same: bool
-    expected: str
-    fingerprint: str | None
-    differences: tuple[Difference, ...]
-    unread: tuple[Unread, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Capability:
-    """One optional part: whether it is there, and what it is or would be good for."""
-
-    name: str
-    version: str | None
-    enables: str
-    install: str
-
-
-@dataclass(frozen=True, slots=True)
-class DoctorReport:
-    """`ckptdiff.doctor/1`: what this installation can do."""
-
-    schema: str
-    tool: Tool
-    python: str
-    processors: int
-    devices: tuple[str, ...]
-    cache: str
-    cache_bytes: int
-    capabilities: tuple[Capability, ...]
-
-
-Report = CheckReport | ScanReport | LayersReport | HashReport | VerifyReport | DoctorReport

@@ -8,15 +8,16 @@ from typing import Any
 
 import msgspec
 
+from ckptdiff.records import doctor, hashes, layers
 from ckptdiff.records import report as reports
 
 SCHEMAS: dict[str, type] = {
     reports.CHECK_SCHEMA: reports.CheckReport,
     reports.SCAN_SCHEMA: reports.ScanReport,
-    reports.LAYERS_SCHEMA: reports.LayersReport,
-    reports.HASH_SCHEMA: reports.HashReport,
-    reports.VERIFY_SCHEMA: reports.VerifyReport,
-    reports.DOCTOR_SCHEMA: reports.DoctorReport,
+    layers.LAYERS_SCHEMA: layers.LayersReport,
+    hashes.HASH_SCHEMA: hashes.HashReport,
+    hashes.VERIFY_SCHEMA: hashes.VerifyReport,
+    doctor.DOCTOR_SCHEMA: doctor.DoctorReport,
 }
 
 

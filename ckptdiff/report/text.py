@@ -1,41 +1,24 @@
-"""Any report as text for people. One module for each kind of report."""
+"""Any report as text for people. One module for each kind of report, imported on use."""
 
 from __future__ import annotations
 
-from ckptdiff.records.finding import RuleInfo
-from ckptdiff.records.report import (
-    CheckReport,
-    DoctorReport,
-    HashReport,
-    LayersReport,
-    Report,
-    ScanReport,
-    VerifyReport,
-)
-from ckptdiff.report.text_check import check_text
-from ckptdiff.report.text_doctor import doctor_text
-from ckptdiff.report.text_hash import hash_text, verify_text
-from ckptdiff.report.text_layers import layers_text
-from ckptdiff.report.text_rule import rule_table_text, rule_text
-from ckptdiff.report.text_scan import scan_text
+from collections.abc import Callable
+from importlib import import_module
+
+# class of the report -> (module, function); a tuple is one rule or the table of them.
+_RENDERERS = {
+    "CheckReport": ("text_check", "check_text"),
+    "ScanReport": ("text_scan", "scan_text"),
+    "LayersReport": ("text_layers", "layers_text"),
+    "HashReport": ("text_hash", "hash_text"),
+    "VerifyReport": ("text_hash", "verify_text"),
+    "DoctorReport": ("text_doctor", "doctor_text"),
+    "tuple": ("text_rule", "rules_text"),
+}
 
 
-def report_text(report: Report | tuple[RuleInfo, ...], *, color: bool = False) -> str:
-    """`report` as text; a single rule gives its manual, several the table."""
-    match report:
-        case CheckReport():
-            return check_text(report, color=color)
-        case ScanReport():
-            return scan_text(report, color=color)
-        case LayersReport():
-            return layers_text(report, color=color)
-        case HashReport():
-            return hash_text(report, color=color)
-        case VerifyReport():
-            return verify_text(report, color=color)
-        case DoctorReport():
-            return doctor_text(report, color=color)
-        case (rule,):
-            return rule_text(rule)
-        case _:
-            return rule_table_text(report)
+def report_text(report: object, *, color: bool = False) -> str:
+    """`report` as text. Raises `KeyError` for anything that is no report."""
+    module, function = _RENDERERS[type(report).__name__]
+    render: Callable[..., str] = getattr(import_module(f"ckptdiff.report.{module}"), function)
+    return render(report, color=color)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ckptdiff.records.report import DoctorReport
+from ckptdiff.records.doctor import DoctorReport
 from ckptdiff.report.escape import printable
 from ckptdiff.report.style import human_bytes, paint
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckptdiff.records.report import HashReport, VerifyReport
+from ckptdiff.records.hashes import HashReport, VerifyReport
 from ckptdiff.report.escape import printable
 from ckptdiff.report.lines import SHOWN, unread_lines, wrap
 from ckptdiff.report.style import paint, plural

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckptdiff.records.report import Cell, LayersReport
+from ckptdiff.records.layers import Cell, LayersReport
 from ckptdiff.report.escape import fit, printable, width
 from ckptdiff.report.lines import COLUMNS, unread_lines, wrap
 from ckptdiff.report.style import paint, plural

@@ -90,6 +90,8 @@ def _by_place(scheme: SchemeEvidence) -> Iterator[tuple[str, Suffix]]:
     modules = scheme.coverage.modules
     suffixes: tuple[Suffix, ...] = ("pre_quant_scale", "k_scale", "v_scale")
     for suffix in suffixes:
+        if not any(suffix in scales for scales in scheme.scales.values()):
+            continue
         of_cache = suffix != "pre_quant_scale"
         lacking: dict[str, list[str]] = defaultdict(list)
         having: dict[str, int] = defaultdict(int)

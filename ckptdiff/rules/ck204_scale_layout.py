@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckptdiff.analysis.quantization import layouts_of
+from ckptdiff.analysis.quantization import layouts_of, reshaped
 from ckptdiff.records.evidence import Evidence
 from ckptdiff.records.finding import Finding, Location
 from ckptdiff.rules.base import Rule
@@ -28,8 +28,7 @@ class ScaleLayout(Rule):
 
     def check(self, evidence: Evidence) -> Iterator[Finding]:
         for scheme in evidence.schemes:
-            compared = evidence.against_base.get(scheme.id)
-            reshaped = {pair.name for pair in compared.shapes} if compared else set()
+            told = reshaped(evidence, scheme)
             places = [
                 Location(
                     module=misfit.scale.module,
@@ -39,7 +38,7 @@ class ScaleLayout(Rule):
                     actual=misfit.actual,
                 )
                 for key, layout in layouts_of(scheme).items()
-                if scheme.coverage.modules[key].weight not in reshaped
+                if scheme.coverage.modules[key].weight not in told
                 for misfit in layout.misfits
             ]
             if places:

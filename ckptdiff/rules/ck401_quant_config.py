@@ -12,6 +12,7 @@ from ckptdiff.analysis.quantization import (
     known_algorithm,
     layouts_of,
     module_group_size,
+    reshaped,
 )
 from ckptdiff.formats.layouts import Layout
 from ckptdiff.records.checkpoint import QuantConfig
@@ -49,7 +50,7 @@ class QuantConfigDisagrees(Rule):
                 continue
             model = scheme.checkpoint.config
             other = model.quantization if model and model.quantization else config
-            places = [*_modules(scheme, config, other)]
+            places = [*_modules(scheme, config, other, reshaped(evidence, scheme))]
             if config.kv_cache_algorithm == other.kv_cache_algorithm:
                 places += _kv_cache(scheme, config)
             if places:
@@ -63,15 +64,22 @@ class QuantConfigDisagrees(Rule):
                 )
 
 
-def _modules(scheme: SchemeEvidence, config: QuantConfig, other: QuantConfig) -> Iterator[Location]:
+def _modules(
+    scheme: SchemeEvidence, config: QuantConfig, other: QuantConfig, wrong_shape: frozenset[str]
+) -> Iterator[Location]:
     coverage = scheme.coverage
     layouts = layouts_of(scheme)
     present = _scales_of_algorithms(scheme, config)
+    told = coverage.not_quantized | coverage.not_selected
+    same = config.exclude == other.exclude and config.layers == other.layers
+    same = same and config.algorithm == other.algorithm
     for key, module in coverage.modules.items():
-        if key in coverage.not_quantized | coverage.not_selected or is_tied_head(scheme, module):
+        if key in told or module.weight in wrong_shape or is_tied_head(scheme, module):
             continue
         claimed = claimed_algorithm(config, module.name)
-        if claimed != claimed_algorithm(other, module.name) or has_orphans(scheme, module):
+        if not same and claimed != claimed_algorithm(other, module.name):
+            continue
+        if has_orphans(scheme, module):
             continue
         differs = None
         if not module.quantized and claimed is not None and key in coverage.scope:
@@ -79,6 +87,8 @@ def _modules(scheme: SchemeEvidence, config: QuantConfig, other: QuantConfig) ->
         elif module.quantized and claimed is None:
             differs = "unquantized", module.dtype
         elif module.quantized and claimed is not None and key in layouts:
+            if not layouts[key].names or layouts[key].missing:
+                continue  # of a kind that is unknown here, or another rule's
             differs = _layout(scheme, module, layouts[key], claimed, present[claimed])
             size, others = (module_group_size(c, module.name) for c in (config, other))
             if differs is None and others in (None, size):
@@ -108,8 +118,8 @@ def _layout(
 ) -> tuple[str, str] | None:
     """What the algorithm stands for and what there is instead, None when they agree."""
     algorithm = known_algorithm(claimed)
-    if algorithm is None or not layout.names or layout.missing:
-        return None  # unknown here, or another rule's
+    if algorithm is None:
+        return None
     if algorithm.layout not in layout.names:
         return f"{claimed} ({algorithm.layout})", " or ".join(layout.names)
     # A scale that one module alone lacks is CK201's.

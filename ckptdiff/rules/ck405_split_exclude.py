@@ -56,7 +56,8 @@ def _split(scheme: SchemeEvidence) -> Iterator[tuple[str, ...]]:
     for group in fused_groups(coverage.modules):
         members = [coverage.modules[key] for key in group]
         excluded = {is_excluded(config, module.name) for module in members}
+        if len(excluded) < 2 or wrong & set(group):
+            continue
         # Where tensors and config or manifest differ, other rules say so.
-        agreed = all(follows_config(scheme, module) for module in members)
-        if len(excluded) > 1 and agreed and not wrong & set(group):
+        if all(follows_config(scheme, module) for module in members):
             yield group
