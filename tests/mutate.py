@@ -144,11 +144,12 @@ def as_float32(spec: Spec) -> Spec:
 
 
 def of_module(found: Mapping[str, Spec], module: str) -> dict[str, Spec]:
-    """The weight of a module and its scales, without its bias."""
+    """The weight of a module and its scales, without its bias and those of a KV cache."""
     return {
         name: spec
         for name, spec in found.items()
-        if name.rpartition(".")[0] == module and not name.endswith(".bias")
+        if name.rpartition(".")[0] == module
+        and not name.endswith((".bias", ".k_scale", ".v_scale"))
     }
 
 
@@ -221,7 +222,7 @@ class Mutant:
         """
         ids = [path.name for path in ([schemes] if isinstance(schemes, Path) else schemes)]
         (rule,) = api.rule_table(code)
-        for with_base in (True, False):
+        for with_base in (False, True):
             report = self.check(with_base)
             found = self._new(report, with_base)
             wanted = [] if "base" in rule.needs and not with_base else ids
@@ -232,7 +233,7 @@ class Mutant:
             assert list(report.verdict.safe) == safe
             for finding in found:
                 assert _places(finding.locations) == _places(places)
-        return self.new()[0]
+        return found[0]
 
     def _new(self, report: CheckReport, with_base: bool) -> list[Finding]:
         healthy = self.healthy[with_base]

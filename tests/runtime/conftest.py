@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.exports import Cell, cells, ensure
+pytest.register_assert_rewrite("mutate")
+
+from tests.exports import Cell, cells, ensure  # noqa: E402
 
 
 @pytest.fixture(scope="session")

@@ -89,6 +89,11 @@ def importance(scheme: Path) -> dict[str, float]:
     return {name: recipe["importance"] for name, recipe in recipes.items()}
 
 
+def effective_bits(scheme: Path) -> float:
+    """What AutoQuant says that it reached."""
+    return float(read_json(scheme / MANIFEST)["autoquant_state"]["constraints"]["effective_bits"])
+
+
 def text(path: Path) -> str:
     """A config's text, with the versions of the programs that wrote it blotted out."""
     return re.sub(r'("(?:transformers_)?version": )"[^"]*"', r'\1"*"', path.read_text("utf-8"))
@@ -216,10 +221,13 @@ def test_autoquant_scores_the_recipes_alike(rebuilt: Path) -> None:
 
 @needs_modelopt
 def test_the_baseline_rebuilds_byte_for_byte(rebuilt: Path) -> None:
+    """Where AutoQuant chose the same layers. Its scores are sums of floats: on a processor
+    that adds in another order it may choose neighbours, under the same budget of bits."""
     built, committed = rebuilt / "sweep" / BASELINE, SWEEP / BASELINE
-    if quantized(built) != quantized(committed):
-        pytest.skip("on this processor AutoQuant's scores lead it to other layers")
-    assert_same_export(built, committed)
+    if quantized(built) == quantized(committed):
+        assert_same_export(built, committed)
+    else:
+        assert effective_bits(built) == pytest.approx(effective_bits(committed), abs=0.3)
 
 
 @needs_modelopt
