@@ -29,12 +29,17 @@ from typing import TYPE_CHECKING
 import xxhash
 
 from ckptdiff.formats.dtypes import nbytes
-from ckptdiff.formats.safetensors_defects import METADATA, PREFIX, explain
 from ckptdiff.records.checkpoint import Defect, Header, Shard, Tensor, Unread
 from ckptdiff.sources.local import NotRegular, Unreadable, identity, open_regular, read_range
 
 if TYPE_CHECKING:
     from msgspec.json import Decoder
+
+PREFIX = 8
+"""Bytes before the header: its length, a little-endian 64-bit integer."""
+
+METADATA = "__metadata__"
+"""The one key of a header that is not a tensor."""
 
 MAX_HEADER = 100_000_000
 """Bytes of the longest header that the reference library reads."""
@@ -97,6 +102,9 @@ def parse_header(raw: bytes, file_size: int, file: str) -> tuple[Header | None, 
     header = _parse_plain(body, data_bytes)
     if header is not None:
         return header, ()
+    # Imported late: compiling its patterns takes longer than reading most headers.
+    from ckptdiff.formats.safetensors_defects import explain
+
     return explain(body, data_bytes, file)
 
 

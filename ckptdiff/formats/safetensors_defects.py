@@ -16,13 +16,8 @@ from itertools import islice
 from typing import NoReturn
 
 from ckptdiff.formats.dtypes import BITS, U64, SizeError, nbytes
+from ckptdiff.formats.safetensors import METADATA, PREFIX
 from ckptdiff.records.checkpoint import Defect, Header, Tensor
-
-PREFIX = 8
-"""Bytes before the header: its length, a little-endian 64-bit integer."""
-
-METADATA = "__metadata__"
-"""The one key of a header that is not a tensor."""
 
 MAX_DEFECTS = 1_000
 """Defects that are reported of one file: a hostile header can hold tens of millions."""

@@ -122,8 +122,8 @@ class QuantConfig:
     """A quantization config in one form, whichever of the two files it came from.
 
     `algorithm` is as ModelOpt spells it (None: unquantized or not said), `layers` the
-    per-module algorithms of MIXED_PRECISION and `group_sizes` their group sizes, `method` the `quant_method` of config.json
-    ("modelopt", "compressed-tensors", …).
+    per-module algorithms of MIXED_PRECISION and `group_sizes` their group sizes, `method`
+    the `quant_method` of config.json ("modelopt", "compressed-tensors", …).
     """
 
     source: str

@@ -82,7 +82,8 @@ def _modules(
         if has_orphans(scheme, module):
             continue
         differs = None
-        if not module.quantized and claimed is not None and key in coverage.scope:
+        takeable = key in coverage.scope or key == "lm_head"
+        if not module.quantized and claimed is not None and takeable:
             differs = claimed, module.dtype
         elif module.quantized and claimed is None:
             differs = "unquantized", module.dtype

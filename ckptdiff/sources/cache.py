@@ -85,7 +85,11 @@ class Cache:
             database.execute("delete from blobs where stored < ?", (now - _KEEP_SECONDS,))
 
     def _open(self, mode: str) -> sqlite3.Connection:
-        address = f"{self.path.absolute().as_uri()}?mode={mode}"
+        # By hand, because Path.as_uri imports the whole of urllib.
+        name = str(self.path.absolute())
+        for char in "%?#":
+            name = name.replace(char, f"%{ord(char):02x}")
+        address = f"file:{name}?mode={mode}"
         return sqlite3.connect(address, timeout=_TIMEOUT_SECONDS, uri=True)
 
 
