@@ -41,9 +41,9 @@ def compare(scheme: SchemeEvidence, base: SchemeEvidence, casts: Casts) -> Again
 def casts_wanted(scheme: SchemeEvidence, base: SchemeEvidence) -> set[tuple[str, str]]:
     """(name of a base tensor, dtype) of every unquantized tensor stored in another dtype."""
     wanted = set()
-    of_base = _by_key(base)
+    of_base = base.tensors
     weights = {m.weight for m in scheme.coverage.modules.values() if m.quantized}
-    for key, (name, tensor, _) in _by_key(scheme).items():
+    for key, (name, tensor, _) in scheme.tensors.items():
         if key in of_base and name not in weights and not scale_suffix(name):
             base_name, other, _ = of_base[key]
             floats = {tensor.dtype, other.dtype} <= FLOATS
@@ -55,7 +55,7 @@ def casts_wanted(scheme: SchemeEvidence, base: SchemeEvidence) -> set[tuple[str,
 def _classified(
     scheme: SchemeEvidence, base: SchemeEvidence, casts: Casts
 ) -> Iterator[tuple[str, Pair]]:
-    of_base, of_scheme = _by_key(base), _by_key(scheme)
+    of_base, of_scheme = base.tensors, scheme.tensors
     modules = {module.name: module for module in scheme.coverage.modules.values()}
     algorithms = _algorithms(scheme)
     for key, (name, tensor, shard) in of_scheme.items():
@@ -106,7 +106,7 @@ def _missing(
     modules = scheme.coverage.modules
     config = base.checkpoint.config
     tied = scheme.checkpoint.config is not None and scheme.checkpoint.config.tied_embeddings
-    for key, (name, tensor, shard) in _by_key(base).items():
+    for key, (name, tensor, shard) in base.tensors.items():
         module = key.removesuffix(".weight")
         packed = module in modules and modules[module].quantized
         if key in known or packed or (tied and module == "lm_head"):
@@ -116,14 +116,6 @@ def _missing(
         beyond = layer is not None and layers is not None and int(layer[1]) >= layers
         never = beyond or _NEVER_EXPORTED.search(key)
         yield "base_only" if never else "missing", Pair(name, shard, None, tensor)
-
-
-def _by_key(scheme: SchemeEvidence) -> dict[str, tuple[str, Tensor, str]]:
-    """key -> (name, tensor, shard) of every tensor."""
-    tensors = {
-        name: (name, tensor, shard.name) for name, tensor, shard in scheme.checkpoint.items()
-    }
-    return {key: tensors[name] for name, key in keys_of(tensors).items()}
 
 
 def _is_folded(algorithms: set[str], name: str) -> bool:

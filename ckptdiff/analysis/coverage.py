@@ -154,7 +154,8 @@ def _declared(
     unknown = tuple(
         name
         for name in dict.fromkeys(manifest.selected + manifest.dropped)
-        if not promised.expand(key(name)) and key(name) != "lm_head"
+        if not groups.expand(key(name)) and key(name) != "lm_head"
+        if not promised.expand(key(name))
     )
     percent = manifest.top_percent
     if percent is None and manifest.fraction is not None:

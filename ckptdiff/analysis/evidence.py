@@ -9,13 +9,14 @@ from ckptdiff.analysis import against_base
 from ckptdiff.analysis.coverage import baseline_of, coverage_of
 from ckptdiff.analysis.fingerprint import fingerprint
 from ckptdiff.analysis.identity import identity_groups, mislabelled
-from ckptdiff.formats.layouts import scale_suffix
+from ckptdiff.formats.layouts import layout_of, scale_suffix
 from ckptdiff.formats.manifests import BASELINE_SUFFIX
 from ckptdiff.formats.names import keys_of
 from ckptdiff.records.checkpoint import BaselineManifest, Checkpoint, QuantConfig, Unread
+from ckptdiff.records.coverage import Coverage
 from ckptdiff.records.digests import Flaws, ShardDigests
 from ckptdiff.records.evidence import Evidence, SchemeEvidence
-from ckptdiff.records.layout import Scale, Suffix
+from ckptdiff.records.layout import Layout, Scale, Suffix
 from ckptdiff.records.sweep import Sweep
 
 
@@ -59,8 +60,11 @@ def quantization_of(checkpoint: Checkpoint) -> QuantConfig | None:
 def scheme_evidence(
     checkpoint: Checkpoint, digests: Mapping[str, ShardDigests] | None
 ) -> SchemeEvidence:
+    """What is known of one checkpoint; `digests` as for `gather`."""
     quantization = quantization_of(checkpoint)
     baseline = baseline_of(checkpoint)
+    coverage, scales = coverage_of(checkpoint), _scales(checkpoint)
+    keys = keys_of(name for name, _, _ in checkpoint.items())
     algorithm = quantization.algorithm if quantization else None
     read = {} if digests is None else digests
     unread = [shard.unread for shard in checkpoint.shards]
@@ -75,14 +79,16 @@ def scheme_evidence(
             flaws.update(read[shard.path].flaws)
     return SchemeEvidence(
         checkpoint=checkpoint,
-        coverage=coverage_of(checkpoint),
+        coverage=coverage,
         quantization=quantization,
         baseline=baseline,
         family=f"{_baseline_name(checkpoint, baseline) or '-'}:{algorithm or '-'}",
-        scales=_scales(checkpoint),
+        scales=scales,
+        tensors={keys[n]: (n, tensor, shard.name) for n, tensor, shard in checkpoint.items()},
+        layouts=_layouts(checkpoint, coverage, scales),
         digests=of_tensors,
         flaws=flaws,
-        fingerprint=_fingerprint(checkpoint, of_tensors),
+        fingerprint=_fingerprint(checkpoint, keys, of_tensors),
         unread=checkpoint.unread + tuple(_distinct(unread)),
     )
 
@@ -97,6 +103,18 @@ def _scales(checkpoint: Checkpoint) -> dict[str, dict[Suffix, Scale]]:
     return found
 
 
+def _layouts(
+    checkpoint: Checkpoint, coverage: Coverage, scales: Mapping[str, Mapping[Suffix, Scale]]
+) -> dict[str, Layout]:
+    """module key -> layout, for every module that is quantized on disk as ModelOpt does it."""
+    tensors = {name: tensor for name, tensor, _ in checkpoint.items()}
+    return {
+        key: layout_of(tensors[module.weight], scales.get(module.name, {}))
+        for key, module in coverage.modules.items()
+        if module.quantized and module.weight.endswith(".weight")
+    }
+
+
 def _baseline_name(checkpoint: Checkpoint, baseline: BaselineManifest | None) -> str | None:
     if baseline is not None and baseline.scheme_name:
         return baseline.scheme_name
@@ -106,11 +124,12 @@ def _baseline_name(checkpoint: Checkpoint, baseline: BaselineManifest | None) ->
     return named.rpartition("/")[2].removesuffix(BASELINE_SUFFIX) if named else None
 
 
-def _fingerprint(checkpoint: Checkpoint, digests: Mapping[str, bytes]) -> str | None:
+def _fingerprint(
+    checkpoint: Checkpoint, keys: Mapping[str, str], digests: Mapping[str, bytes]
+) -> str | None:
     """The sharding-independent fingerprint; None unless every tensor has a digest."""
     if not digests or not checkpoint.readable:
         return None
-    keys = keys_of(name for name, _, _ in checkpoint.items())
     leaves = []
     for name, tensor, _ in checkpoint.items():
         if name not in digests:

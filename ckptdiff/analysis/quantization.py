@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from fnmatch import fnmatchcase
+from collections.abc import Iterable
+from fnmatch import translate
 from functools import lru_cache
 
-from ckptdiff.formats.layouts import ALGORITHMS, MIXED, Algorithm, Layout, layout_of
+from ckptdiff.formats.layouts import ALGORITHMS, MIXED, Algorithm
 from ckptdiff.formats.names import FUSED, module_key
 from ckptdiff.records.checkpoint import QuantConfig
 from ckptdiff.records.coverage import Module
@@ -24,6 +24,7 @@ WEIGHT_SCALES: tuple[Suffix, ...] = (
 )
 _EXPERTS = re.compile(r"^(.*\.experts)\.\d+\.")
 _NUMBER = re.compile(r"\d+")
+_WILDCARD = re.compile(r"[*?[]")
 
 
 def module_algorithm(config: QuantConfig | None, module: str) -> str | None:
@@ -86,31 +87,32 @@ def promised_by_index(scheme: SchemeEvidence, tensor: str) -> bool:
     return index is not None and tensor in index.weight_map
 
 
+@lru_cache(maxsize=1 << 15)
 def is_excluded(config: QuantConfig, module: str) -> bool:
     """Whether `exclude_modules` leaves a module out, in any spelling of its name.
 
     Patterns are shell patterns; an entry without a wildcard is the module of that name and,
     as older exports mean it, everything below it.
     """
-    return any(_matches(pattern, module) for pattern in config.exclude)
-
-
-@lru_cache(maxsize=1 << 16)
-def _matches(pattern: str, module: str) -> bool:
-    for name, wanted in ((module, pattern), (module_key(module), module_key(pattern))):
-        if fnmatchcase(name, wanted) or name.startswith(f"{wanted}."):
+    literal, wildcard = _excluder(config)
+    for name in (module, module_key(module)):
+        if wildcard is not None and wildcard.match(name):
             return True
+        # The name itself and everything above it, instead of every entry: lists are long.
+        while name:
+            if name in literal:
+                return True
+            name = name.rpartition(".")[0]
     return False
 
 
-def layouts_of(scheme: SchemeEvidence) -> Mapping[str, Layout]:
-    """module key -> layout, for every module that is quantized on disk."""
-    tensors = {name: tensor for name, tensor, _ in scheme.checkpoint.items()}
-    return {
-        key: layout_of(tensors[module.weight], scheme.scales.get(module.name, {}))
-        for key, module in scheme.coverage.modules.items()
-        if module.quantized and module.weight.endswith(".weight")
-    }
+@lru_cache(maxsize=64)
+def _excluder(config: QuantConfig) -> tuple[frozenset[str], re.Pattern[str] | None]:
+    """Names without a wildcard, and all patterns with one as a single expression."""
+    entries = {spelled for entry in config.exclude for spelled in (entry, module_key(entry))}
+    patterns = sorted(entry for entry in entries if _WILDCARD.search(entry))
+    wildcard = re.compile("|".join(map(translate, patterns))) if patterns else None
+    return frozenset(entries.difference(patterns)), wildcard
 
 
 def fused_groups(modules: Iterable[str]) -> tuple[tuple[str, ...], ...]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ckptdiff.records.checkpoint import Tensor
-from ckptdiff.records.layout import SUFFIXES, LayoutName, Misfit, Scale, Suffix
+from ckptdiff.records.layout import SUFFIXES, Layout, LayoutName, Misfit, Scale, Suffix
 
 FP8_BLOCK = 128
 MX_BLOCK = 32
@@ -46,19 +46,6 @@ ALGORITHMS = {
     "MXFP4": Algorithm("mxfp4"),
     "W4A8_MXFP4_FP8": Algorithm("mxfp4"),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """The layouts that a module's tensors allow, and what contradicts all of them.
-
-    `names` is empty when the weight is of a kind that ModelOpt does not write. A weight of
-    one 128x128 block has a scalar scale, so it fits both "fp8" and "fp8-block".
-    """
-
-    names: tuple[LayoutName, ...]
-    missing: tuple[Suffix, ...] = ()
-    misfits: tuple[Misfit, ...] = ()
 
 
 def scale_suffix(tensor_name: str) -> tuple[str, Suffix] | None:

@@ -117,7 +117,7 @@ class Index:
     total_size: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # one a file, told apart by identity
 class QuantConfig:
     """A quantization config in one form, whichever of the two files it came from.
 

@@ -6,17 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ckptdiff.records.against_base import AgainstBase
-from ckptdiff.records.checkpoint import BaselineManifest, Checkpoint, QuantConfig, Unread
+from ckptdiff.records.checkpoint import BaselineManifest, Checkpoint, QuantConfig, Tensor, Unread
 from ckptdiff.records.coverage import Coverage
 from ckptdiff.records.digests import Flaws
-from ckptdiff.records.layout import Scale, Suffix
+from ckptdiff.records.layout import Layout, Scale, Suffix
 
 
 @dataclass(frozen=True, slots=True)
 class SchemeEvidence:
     """One scheme: what it holds, covers and hashes to.
 
-    `digests` and `flaws` are by tensor name, `scales` by module name and suffix.
+    `tensors` maps a key to (name, tensor, shard), `layouts` a quantized module's key to what
+    its tensors show. `digests` and `flaws` are by tensor name, `scales` by module name and suffix.
     `fingerprint` is None when tensors were not hashed, or not all of them could be.
     """
 
@@ -25,6 +26,8 @@ class SchemeEvidence:
     quantization: QuantConfig | None
     baseline: BaselineManifest | None
     family: str
+    tensors: Mapping[str, tuple[str, Tensor, str]] = field(default_factory=dict)
+    layouts: Mapping[str, Layout] = field(default_factory=dict)
     digests: Mapping[str, bytes] = field(default_factory=dict)
     flaws: Mapping[str, Flaws] = field(default_factory=dict)
     scales: Mapping[str, Mapping[Suffix, Scale]] = field(default_factory=dict)

@@ -48,3 +48,16 @@ class Misfit:
     scale: Scale
     expected: str
     actual: str
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The layouts that a module's tensors allow, and what contradicts all of them.
+
+    `names` is empty when the weight is of a kind that ModelOpt does not write. A weight of
+    one 128x128 block has a scalar scale, so it fits both "fp8" and "fp8-block".
+    """
+
+    names: tuple[LayoutName, ...]
+    missing: tuple[Suffix, ...] = ()
+    misfits: tuple[Misfit, ...] = ()

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 from ckptdiff.analysis.quantization import (
     known_algorithm,
-    layouts_of,
     module_algorithm,
     pattern_of,
     promised_by_index,
@@ -78,7 +77,7 @@ def _by_format(scheme: SchemeEvidence) -> Iterator[tuple[str, Suffix]]:
         name = scheme.coverage.modules[key].name
         claimed[key] = module_algorithm(scheme.quantization, name)
         found[claimed[key]].update(scheme.scales.get(name, {}))
-    for key, layout in layouts_of(scheme).items():
+    for key, layout in scheme.layouts.items():
         yield from ((key, suffix) for suffix in layout.missing)
         algorithm = known_algorithm(claimed[key])
         if algorithm is not None and (not layout.names or algorithm.layout in layout.names):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckptdiff.analysis.quantization import layouts_of, reshaped
+from ckptdiff.analysis.quantization import reshaped
 from ckptdiff.records.evidence import Evidence
 from ckptdiff.records.finding import Finding, Location
 from ckptdiff.rules.base import Rule
@@ -37,7 +37,7 @@ class ScaleLayout(Rule):
                     expected=misfit.expected,
                     actual=misfit.actual,
                 )
-                for key, layout in layouts_of(scheme).items()
+                for key, layout in scheme.layouts.items()
                 if scheme.coverage.modules[key].weight not in told
                 for misfit in layout.misfits
             ]

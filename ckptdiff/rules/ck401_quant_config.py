@@ -10,16 +10,14 @@ from ckptdiff.analysis.quantization import (
     has_orphans,
     is_tied_head,
     known_algorithm,
-    layouts_of,
     module_group_size,
     reshaped,
 )
-from ckptdiff.formats.layouts import Layout
 from ckptdiff.records.checkpoint import QuantConfig
 from ckptdiff.records.coverage import Module
 from ckptdiff.records.evidence import Evidence, SchemeEvidence
 from ckptdiff.records.finding import Finding, Location
-from ckptdiff.records.layout import Suffix
+from ckptdiff.records.layout import Layout, Suffix
 from ckptdiff.rules.base import Rule
 
 
@@ -68,7 +66,7 @@ def _modules(
     scheme: SchemeEvidence, config: QuantConfig, other: QuantConfig, wrong_shape: frozenset[str]
 ) -> Iterator[Location]:
     coverage = scheme.coverage
-    layouts = layouts_of(scheme)
+    layouts = scheme.layouts
     present = _scales_of_algorithms(scheme, config)
     told = coverage.not_quantized | coverage.not_selected
     same = config.exclude == other.exclude and config.layers == other.layers

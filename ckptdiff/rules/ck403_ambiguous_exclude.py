@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 
 from ckptdiff.records.evidence import Evidence
@@ -33,11 +34,12 @@ class AmbiguousExclude(Rule):
                 continue
             model = scheme.checkpoint.config
             other = model.quantization if model and model.quantization else config
-            quantized = [scheme.coverage.modules[key].name for key in scheme.coverage.quantized]
+            modules = scheme.coverage.modules
+            quantized = sorted(modules[key].name for key in scheme.coverage.quantized)
             places = []
             for entry in config.exclude:
-                begun = [name for name in quantized if name.startswith(entry)]
-                hit = sorted(name for name in begun if not f"{name}.".startswith(f"{entry}."))
+                begun = list(_beginning_with(entry, quantized))
+                hit = [name for name in begun if not f"{name}.".startswith(f"{entry}.")]
                 if hit and not set("*?[") & set(entry) and entry in other.exclude:
                     places.append(
                         Location(
@@ -55,3 +57,11 @@ class AmbiguousExclude(Rule):
                     actual=places[0].actual,
                     locations=places,
                 )
+
+
+def _beginning_with(start: str, names: list[str]) -> Iterator[str]:
+    """Those of the sorted `names` that begin with `start`."""
+    for at in range(bisect_left(names, start), len(names)):
+        if not names[at].startswith(start):
+            return
+        yield names[at]
