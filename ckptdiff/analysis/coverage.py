@@ -7,7 +7,7 @@ judged by rules; nothing here trusts it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from ckptdiff.formats.layouts import scale_suffix
 from ckptdiff.formats.names import (
@@ -45,8 +45,13 @@ def coverage_of(scheme: Checkpoint) -> Coverage:
     quantized = frozenset(key for key, module in modules.items() if module.quantized)
     manifest = scheme.coverage[0] if scheme.coverage else None
     baseline = baseline_of(scheme)
-    declared = _declared(scheme, modules, manifest, baseline)
-    ranked = _ranked_modules(modules, manifest, baseline)
+    key = _recipe_key(modules)
+    members = _members(modules, key, _ranking(manifest, baseline))
+    declared = _declared(scheme, modules, manifest, baseline, key, members)
+    if manifest is None and baseline is None:
+        ranked = frozenset(key for key, module in modules.items() if _is_linear(module))
+    else:
+        ranked = frozenset(member for group in members.values() for member in group)
     scope = frozenset(key for key in ranked if modules[key].packable)
     return Coverage(
         modules=modules,
@@ -131,39 +136,35 @@ def _declared(
     modules: dict[str, Module],
     manifest: CoverageManifest | None,
     baseline: BaselineManifest | None,
+    key: Callable[[str], str],
+    members: Mapping[str, tuple[str, ...]],
 ) -> Declared | None:
     share = declared_share(scheme.id)
     if manifest is None:
         return None if share is None else Declared(percent=share)
-    key = _recipe_key(modules)
-    recipes = tuple(map(key, manifest.selected)), tuple(map(key, manifest.dropped))
-    groups = RecipeGroups.of(modules, recipes[0] + recipes[1])
     # The search never had more than NONE for these, so selecting them selects nothing.
     never = {key(r.name) for r in baseline.recipes.values() if not r.eligible} if baseline else {}
-    sets = [
+    selected, dropped = (
         frozenset(
             member
-            for recipe in names
-            if recipe not in never
-            for member in groups.expand(recipe)
+            for name in names
+            if key(name) not in never
+            for member in members[name]
             if modules[member].packable
         )
-        for names in recipes
-    ]
-    promised = RecipeGroups.of(modules.keys() | _promised(scheme, key), ())
-    unknown = tuple(
-        name
-        for name in dict.fromkeys(manifest.selected + manifest.dropped)
-        if not groups.expand(key(name)) and key(name) != "lm_head"
-        if not promised.expand(key(name))
+        for names in (manifest.selected, manifest.dropped)
     )
+    unknown = tuple(n for n, group in members.items() if not group and key(n) != "lm_head")
+    if unknown:
+        promised = RecipeGroups.of(modules.keys() | _promised(scheme, key), ())
+        unknown = tuple(name for name in unknown if not promised.expand(key(name)))
     percent = manifest.top_percent
     if percent is None and manifest.fraction is not None:
         percent = manifest.fraction * 100
     return Declared(
         percent=share if percent is None else percent,
-        selected=sets[0],
-        dropped=sets[1] - sets[0],
+        selected=selected,
+        dropped=dropped - selected,
         recipes_selected=len(manifest.selected),
         recipes_total=len(manifest.selected) + len(manifest.dropped),
         # A tensor behind an unreadable shard is unknown, never missing.
@@ -180,21 +181,21 @@ def _promised(scheme: Checkpoint, key: Callable[[str], str]) -> set[str]:
     return found | {key(split[0]) for name, _, _ in scheme.items() if (split := scale_suffix(name))}
 
 
-def _ranked_modules(
-    modules: dict[str, Module],
-    manifest: CoverageManifest | None,
-    baseline: BaselineManifest | None,
-) -> frozenset[str]:
+def _ranking(
+    manifest: CoverageManifest | None, baseline: BaselineManifest | None
+) -> tuple[str, ...]:
+    """The recipes that there are, as the manifest or else the baseline names them."""
     if manifest is not None:
-        names: Iterable[str] = manifest.selected + manifest.dropped
-    elif baseline is not None:
-        names = baseline.ranking or tuple(baseline.recipes)
-    else:
-        return frozenset(key for key, module in modules.items() if _is_linear(module))
-    key = _recipe_key(modules)
-    recipes = tuple(map(key, names))
-    groups = RecipeGroups.of(modules, recipes)
-    return frozenset(member for recipe in recipes for member in groups.expand(recipe))
+        return manifest.selected + manifest.dropped
+    return (baseline.ranking or tuple(baseline.recipes)) if baseline else ()
+
+
+def _members(
+    modules: dict[str, Module], key: Callable[[str], str], names: tuple[str, ...]
+) -> dict[str, tuple[str, ...]]:
+    """recipe -> the keys of the existing modules that it stands for."""
+    groups = RecipeGroups.of(modules, map(key, names))
+    return {name: groups.expand(key(name)) for name in names}
 
 
 def _is_linear(module: Module) -> bool:
