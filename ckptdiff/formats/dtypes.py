@@ -1,4 +1,4 @@
-"""The dtypes of the safetensors format, and how many bytes a tensor of one occupies.
+"""What the safetensors format fixes: its dtypes, sizes, and the frame of a header.
 
 Values are not decoded here: quantization arithmetic belongs to `ckptdiff.quant`.
 """
@@ -7,6 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
+
+PREFIX = 8
+"""Bytes before the header: its length, a little-endian 64-bit integer."""
+
+METADATA = "__metadata__"
+"""The one key of a header that is not a tensor."""
 
 U64 = 1 << 64
 """One more than the largest number that the format can hold."""

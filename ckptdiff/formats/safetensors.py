@@ -28,18 +28,12 @@ from typing import TYPE_CHECKING
 
 import xxhash
 
-from ckptdiff.formats.dtypes import nbytes
+from ckptdiff.formats.dtypes import METADATA, PREFIX, nbytes
 from ckptdiff.records.checkpoint import Defect, Header, Shard, Tensor, Unread
 from ckptdiff.sources.local import NotRegular, Unreadable, identity, open_regular, read_range
 
 if TYPE_CHECKING:
     from msgspec.json import Decoder
-
-PREFIX = 8
-"""Bytes before the header: its length, a little-endian 64-bit integer."""
-
-METADATA = "__metadata__"
-"""The one key of a header that is not a tensor."""
 
 MAX_HEADER = 100_000_000
 """Bytes of the longest header that the reference library reads."""

@@ -15,8 +15,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import NoReturn
 
-from ckptdiff.formats.dtypes import BITS, U64, SizeError, nbytes
-from ckptdiff.formats.safetensors import METADATA, PREFIX
+from ckptdiff.formats.dtypes import BITS, METADATA, PREFIX, U64, SizeError, nbytes
 from ckptdiff.records.checkpoint import Defect, Header, Tensor
 
 MAX_DEFECTS = 1_000

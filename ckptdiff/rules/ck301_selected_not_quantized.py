@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 
-from ckptdiff.records.evidence import Evidence
-from ckptdiff.records.finding import Finding, Location
-from ckptdiff.rules.base import Rule
+from ckptdiff.records.coverage import Module
+from ckptdiff.records.evidence import SchemeEvidence
+from ckptdiff.rules.coverage import CoverageRule
 
 
-class SelectedNotQuantized(Rule):
+class SelectedNotQuantized(CoverageRule):
     """The coverage manifest selects modules that are unquantized on disk.
 
     A recipe stands for its whole group: `q_proj` for q, k and v, `gate_proj` for gate and
@@ -28,30 +28,16 @@ class SelectedNotQuantized(Rule):
     name = "selected-not-quantized"
     severity = "error"
     since = "0.1"
-    needs = ("headers", "manifest")
-    fix = "reexport"
+    should_be = "quantized"
 
-    def check(self, evidence: Evidence) -> Iterator[Finding]:
-        for scheme in evidence.schemes:
-            coverage = scheme.coverage
-            # A tensor that is not in the headers at all is another rule's, or unknown.
-            wrong = [coverage.modules[key] for key in coverage.not_quantized]
-            if not wrong or scheme.id in evidence.mislabelled:
-                continue
-            selected = len(coverage.selected or ())
-            yield self.finding(
-                [scheme],
-                f"{len(wrong)} of {selected} selected modules are not quantized",
-                expected=f"{selected} modules quantized",
-                actual=f"{selected - len(wrong)} of them quantized",
-                locations=[
-                    Location(
-                        module=module.name,
-                        tensor=module.weight,
-                        shard=module.shard,
-                        expected="quantized",
-                        actual=module.dtype,
-                    )
-                    for module in wrong
-                ],
-            )
+    def wrong(self, scheme: SchemeEvidence) -> Iterable[Module]:
+        # A tensor that is not in the headers at all is another rule's, or unknown.
+        return [scheme.coverage.modules[key] for key in scheme.coverage.not_quantized]
+
+    def counts(self, scheme: SchemeEvidence, wrong: int) -> tuple[str, str, str]:
+        selected = len(scheme.coverage.selected or ())
+        return (
+            f"{wrong} of {selected} selected modules are not quantized",
+            f"{selected} modules quantized",
+            f"{selected - wrong} of them quantized",
+        )

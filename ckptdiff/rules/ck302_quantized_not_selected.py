@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 from ckptdiff.analysis.quantization import is_tied_head
-from ckptdiff.records.evidence import Evidence
-from ckptdiff.records.finding import Finding, Location
-from ckptdiff.rules.base import Rule
+from ckptdiff.records.coverage import Module
+from ckptdiff.records.evidence import SchemeEvidence
+from ckptdiff.rules.coverage import CoverageRule
 
 
-class QuantizedNotSelected(Rule):
+class QuantizedNotSelected(CoverageRule):
     """Modules are quantized on disk that the coverage manifest drops or does not name.
 
     The scheme is quantized further than it says, so whatever was measured on it does not
@@ -23,30 +23,16 @@ class QuantizedNotSelected(Rule):
     name = "quantized-not-selected"
     severity = "error"
     since = "0.1"
-    needs = ("headers", "manifest")
-    fix = "reexport"
+    should_be = "unquantized"
 
-    def check(self, evidence: Evidence) -> Iterator[Finding]:
-        for scheme in evidence.schemes:
-            coverage = scheme.coverage
-            wrong = [coverage.modules[key] for key in coverage.not_selected]
-            wrong = [module for module in wrong if not is_tied_head(scheme, module)]
-            if not wrong or scheme.id in evidence.mislabelled:
-                continue
-            quantized = len(coverage.quantized)
-            yield self.finding(
-                [scheme],
-                f"{len(wrong)} of {quantized} quantized modules are not selected",
-                expected=f"{quantized - len(wrong)} of them quantized",
-                actual=f"{quantized} modules quantized",
-                locations=[
-                    Location(
-                        module=module.name,
-                        tensor=module.weight,
-                        shard=module.shard,
-                        expected="unquantized",
-                        actual=module.dtype,
-                    )
-                    for module in wrong
-                ],
-            )
+    def wrong(self, scheme: SchemeEvidence) -> Iterable[Module]:
+        modules = [scheme.coverage.modules[key] for key in scheme.coverage.not_selected]
+        return [module for module in modules if not is_tied_head(scheme, module)]
+
+    def counts(self, scheme: SchemeEvidence, wrong: int) -> tuple[str, str, str]:
+        quantized = len(scheme.coverage.quantized)
+        return (
+            f"{wrong} of {quantized} quantized modules are not selected",
+            f"{quantized - wrong} of them quantized",
+            f"{quantized} modules quantized",
+        )
