@@ -7,6 +7,7 @@ report that the function returns. Rules, jobs and reports meet here and nowhere 
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,9 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from ckptdiff import __version__
 from ckptdiff.analysis import summary
 from ckptdiff.analysis.evidence import gather, scheme_evidence
+from ckptdiff.analysis.fingerprint import fingerprint
 from ckptdiff.analysis.verdict import at_least, verdict
 from ckptdiff.errors import SettingsError, UsageError
 from ckptdiff.events import CancelToken, Sink, silent
+from ckptdiff.formats.discovery import holds_checkpoint
 from ckptdiff.formats.names import keys_of
 from ckptdiff.formats.settings import find_settings, read_settings
 from ckptdiff.jobs.hashing import Hashing, digest_shards
@@ -34,10 +37,10 @@ from ckptdiff.records.report import (
     ScanReport,
     Tool,
 )
-from ckptdiff.records.settings import FailOn, Settings
+from ckptdiff.records.settings import FAIL_ON, FailOn, Settings
 from ckptdiff.records.sweep import Sweep
 from ckptdiff.rules.engine import judge, set_aside
-from ckptdiff.rules.registry import matching, table
+from ckptdiff.rules.registry import RULES, matching, table
 from ckptdiff.sources.cache import Cache
 from ckptdiff.sources.local import Unreadable, read_document
 
@@ -82,6 +85,7 @@ def check(
     Raises `RootError`, `BaseError`, `UsageError` for a request that cannot be carried out
     and `Cancelled` when `cancel` is set; never for what a checkpoint contains.
     """
+    _require_known(select, ignore, fail_on, require, expect, jobs)
     settings = settings or Settings()
     cancel = cancel or CancelToken()
     rules = matching(tuple(select) or settings.select)
@@ -119,7 +123,14 @@ def check(
         root=str(root),
         config=None if settings.path is None else relative_id(Path(settings.path), Path(root)),
         base=_base_row(sweep),
-        verdict=verdict(evidence, kept, unread, threshold(fail_on or settings.fail_on)),
+        verdict=verdict(
+            evidence,
+            kept,
+            [finding for finding, _ in ignored],
+            unread,
+            fail_on=threshold(fail_on or settings.fail_on),
+            all_rules=len(rules) == len(RULES),
+        ),
         schemes=summary.scheme_rows(evidence, kept),
         identity=summary.identity_rows(evidence),
         findings=kept,
@@ -241,7 +252,7 @@ def lock(report: HashReport) -> bytes:
     if report.fingerprint is None or report.unread:
         raise UsageError(
             f"not all of {report.path} could be read, so it cannot be locked",
-            f"`ckptdiff check {report.path}` says what is wrong.",
+            f"`ckptdiff check {shlex.quote(report.path)}` says what is wrong.",
         )
     return write_lock(report).encode("utf-8", "surrogatepass")
 
@@ -260,6 +271,16 @@ def verify(path: StrPath, lock_file: StrPath, **options: Any) -> VerifyReport:
     except (Unreadable, UnicodeDecodeError) as error:
         raise UsageError(f"{lock_file} cannot be read: {error}", "Check the path.") from error
     locked = parse_lock(text, str(lock_file))
+    keys = keys_of(locked.tensors)
+    leaves = [
+        (keys[name], dtype, shape, bytes.fromhex(digest))
+        for name, (dtype, shape, digest) in locked.tensors.items()
+    ]
+    if fingerprint(leaves) != locked.fingerprint:
+        raise UsageError(
+            f"{lock_file} contradicts itself: its tensors do not add up to its fingerprint",
+            "Somebody edited it; write it again from a checkpoint that you trust.",
+        )
     report = hash(path, **options)
     differences = compare_with_lock(locked, report.tensors) if not report.unread else ()
     if report.unread:
@@ -272,7 +293,7 @@ def verify(path: StrPath, lock_file: StrPath, **options: Any) -> VerifyReport:
         tool=_tool(),
         path=str(path),
         lock=str(lock_file),
-        same=report.fingerprint == locked.fingerprint and not report.unread,
+        same=report.fingerprint == locked.fingerprint and not (report.unread or differences),
         expected=locked.fingerprint,
         fingerprint=report.fingerprint,
         differences=differences,
@@ -280,13 +301,13 @@ def verify(path: StrPath, lock_file: StrPath, **options: Any) -> VerifyReport:
     )
 
 
-def refuse_inside(path: StrPath, *checkpoints: StrPath) -> None:
-    """Raise `UsageError` when `path` lies in one of `checkpoints`: those are never written to."""
+def refuse_inside(path: StrPath) -> None:
+    """Raise `UsageError` when `path` lies in a checkpoint: those are never written to."""
     target = Path(path).resolve()
-    for checkpoint in checkpoints:
-        if target.is_relative_to(Path(checkpoint).resolve()):
+    for above in target.parents:
+        if holds_checkpoint(above):
             raise UsageError(
-                f"{path} lies inside the checkpoint {checkpoint}, which is never written to",
+                f"{path} lies inside the checkpoint {above}, which is never written to",
                 "Name a file outside of it.",
             )
 
@@ -379,6 +400,26 @@ def load_settings(root: StrPath, config: StrPath | None = None) -> Settings:
             "Change to a directory that exists.",
         ) from error
     return Settings() if path is None else read_settings(path)
+
+
+def _require_known(
+    select: Sequence[str],
+    ignore: Sequence[str | Ignore],
+    fail_on: str | None,
+    require: Sequence[str],
+    expect: int | None,
+    jobs: int | None,
+) -> None:
+    """A gate with a typo in it must not pass: raise `UsageError` instead."""
+    for name, value in (("select", select), ("ignore", ignore), ("require", require)):
+        if isinstance(value, str):
+            raise UsageError(f"{name} is a string", f"Give a list: {name}=[{value!r}].")
+    if unknown := set(require) - {"base", "manifest"}:
+        raise UsageError(f"require has {sorted(unknown)[0]!r}", "Known are base and manifest.")
+    if fail_on not in (None, *FAIL_ON):
+        raise UsageError(f"fail_on is {fail_on!r}", f"Known are {', '.join(FAIL_ON)}.")
+    if (expect is not None and expect < 0) or (jobs is not None and jobs < 1):
+        raise UsageError("expect and jobs are counts", "expect is 0 or more, jobs 1 or more.")
 
 
 def _unmet(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
-from ckptdiff.analysis.quantization import is_tied_head
+from ckptdiff.analysis.quantization import is_tied_head, known_algorithm
 from ckptdiff.formats.layouts import scale_suffix
 from ckptdiff.formats.names import keys_of
 from ckptdiff.records.against_base import AgainstBase, Pair
@@ -23,7 +23,7 @@ Casts = Mapping[tuple[str, str], bytes]
 FLOATS = frozenset(("BF16", "F16", "F32", "F64"))
 # Heads for multi-token prediction and buffers: base has them, exports do not.
 _NEVER_EXPORTED = re.compile(r"(^|\.)(mtp|nextn)[._]|(^|\.)(inv_freq|rotary_emb\.\w+)$")
-_LAYER = re.compile(r"^layers\.(\d+)\.")
+_LAYER = re.compile(r"^layers\.(\d{1,9})\.")
 
 
 def compare(scheme: SchemeEvidence, base: SchemeEvidence, casts: Casts) -> AgainstBase:
@@ -62,9 +62,12 @@ def _classified(
         owner = modules.get(name.rpartition(".")[0])
         base_name, other, _ = of_base.get(key, (None, None, ""))
         pair = Pair(name, shard, tensor, other)
-        if scale_suffix(name) or (owner and owner.quantized and not name.endswith(".bias")):
-            if owner and name == owner.weight:
-                yield from _packed(scheme, owner, pair)
+        if owner and owner.quantized and name == owner.weight:
+            yield from _packed(scheme, owner, pair)
+        elif scale_suffix(name):
+            continue
+        elif owner and owner.quantized and scheme.foreign and other is None:
+            continue  # other exporters have zero points and orders beside their weights
         elif other is None or base_name is None:
             if not (owner and is_tied_head(scheme, owner)):
                 yield "extra", pair
@@ -128,10 +131,12 @@ def _is_folded(algorithms: set[str], name: str) -> bool:
 
 
 def _algorithms(scheme: SchemeEvidence) -> set[str]:
-    """The algorithms that the config names, and the AWQ formats that the tensors show, should
-    the config be wrong: 4-bit weights with a pre_quant_scale."""
+    """The algorithms that the config names and the tensors allow, and the AWQ formats that the
+    tensors show, should the config be wrong: 4-bit weights with a pre_quant_scale."""
     config = scheme.quantization
-    found = {config.algorithm or "", *config.layers.values()} if config else set()
+    claimed = {config.algorithm or "", *config.layers.values()} if config else set()
+    held = {name for layout in scheme.layouts.values() for name in layout.names}
+    found = {name for name in claimed if (a := known_algorithm(name)) and a.layout in held}
     for module in scheme.coverage.modules.values():
         scales = scheme.scales.get(module.name, {})
         if module.dtype == "U8" and {"pre_quant_scale", "weight_scale"} <= scales.keys():

@@ -67,6 +67,12 @@ def modules_of(checkpoint: Checkpoint) -> dict[str, Module]:
     """key -> module for every module that owns a weight, in order of appearance."""
     tensors = {name: (tensor, shard.name) for name, tensor, shard in checkpoint.items()}
     weights = {name: module for name in tensors if (module := weight_module(name))}
+    # A module is what its own weight is: nothing that another exporter would write beside it.
+    weights = {
+        name: module
+        for name, module in weights.items()
+        if name == f"{module}.weight" or f"{module}.weight" not in tensors
+    }
     keys = keys_of(weights.values())
     modules = {}
     for weight, name in weights.items():
@@ -139,7 +145,7 @@ def _declared(
     key: Callable[[str], str],
     members: Mapping[str, tuple[str, ...]],
 ) -> Declared | None:
-    share = declared_share(scheme.id)
+    share = declared_share(scheme.title)
     if manifest is None:
         return None if share is None else Declared(percent=share)
     # The search never had more than NONE for these, so selecting them selects nothing.

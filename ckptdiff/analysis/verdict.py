@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from ckptdiff.analysis.identity import blamed
 from ckptdiff.analysis.ordering import natural
+from ckptdiff.formats.names import declared_share
 from ckptdiff.records.checkpoint import Unread
 from ckptdiff.records.evidence import Evidence, IdentityGroup, SchemeEvidence
 from ckptdiff.records.finding import SEVERITIES, Finding, Severity
@@ -19,20 +20,31 @@ _COVERAGE = ("CK301", "CK302")
 
 
 def verdict(
-    evidence: Evidence, findings: Sequence[Finding], unread: Sequence[Unread], fail_on: Severity
+    evidence: Evidence,
+    findings: Sequence[Finding],
+    ignored: Sequence[Finding],
+    unread: Sequence[Unread],
+    *,
+    fail_on: Severity,
+    all_rules: bool,
 ) -> Verdict:
-    """Pass or fail at `fail_on`, whether everything was looked at, and what to rely on."""
+    """Pass or fail at `fail_on`, whether everything was looked at, and what to rely on.
+
+    `ignored` are findings that do not count; `all_rules` is False when only some rules ran.
+    """
     failed = any(at_least(f.severity, fail_on) for f in findings)
     sentence = _fault(evidence, findings) if findings else None
     if sentence is None:
-        sentence = _no_fault(evidence, findings)
+        sentence = _no_fault(evidence, findings, all_rules)
+    if ignored:
+        sentence += f"; {_plural(len(ignored), 'finding')} ignored"
     if unread:
-        sentence += f"; {_unread(unread)}, so this is not the whole truth"
+        sentence += f"; {_unread(unread)}"
     return Verdict(
         status="fail" if failed else "pass",
         complete=not unread,
         sentence=sentence,
-        safe=safe_schemes(evidence, findings),
+        safe=safe_schemes(evidence, (*findings, *ignored)) if all_rules else (),
     )
 
 
@@ -41,18 +53,30 @@ def at_least(severity: Severity, threshold: Severity) -> bool:
 
 
 def safe_schemes(evidence: Evidence, findings: Sequence[Finding]) -> tuple[str, ...]:
-    """Schemes that were read whole and that no error speaks against.
+    """Schemes that every rule judged, that were read whole, and that no error speaks against.
 
     The reference of a group of identical schemes is what it says it is, if its tensors
-    agree with its own manifest; the finding is about the others.
+    agree with its own manifest; the finding is about the others. Nothing is safe that was
+    not hashed, or that another exporter made, whose formats are not judged, or that shares
+    its weights with a scheme of another `topNN` while no manifest says which is right.
     """
     faulty = {id for f in findings if f.severity == "error" for id in blamed(evidence, f)}
-    # Without hashes nobody knows whether two schemes are one.
+    faulty |= _unexplained(evidence)
     return tuple(
         s.id
         for s in evidence.schemes
-        if s.id not in faulty and not s.unread and (s.fingerprint or not evidence.hashed)
+        if s.id not in faulty and not s.unread and not s.foreign and s.fingerprint
     )
+
+
+def _unexplained(evidence: Evidence) -> set[str]:
+    schemes = {scheme.id: scheme for scheme in evidence.schemes}
+    found = set()
+    for group in evidence.identity:
+        silent = [schemes[id] for id in group.schemes if not schemes[id].has_manifest]
+        if len({declared_share(s.checkpoint.title) for s in silent} - {None}) > 1:
+            found |= {scheme.id for scheme in silent}
+    return found
 
 
 def _fault(evidence: Evidence, findings: Sequence[Finding]) -> str | None:
@@ -67,14 +91,15 @@ def _fault(evidence: Evidence, findings: Sequence[Finding]) -> str | None:
         return None
     schemes = sorted({id for f in errors for id in f.schemes}, key=natural)
     count = f"{len(schemes)} of {_plural(len(evidence.schemes), 'scheme')}"
+    names = _names(evidence, schemes)
     if all(f.code in _COVERAGE or f.code == "CK503" for f in errors):
         does, manifest = ("does", "its manifest declares")
         if len(schemes) > 1:
             does, manifest = ("do", "their manifests declare")
-        return f"{count} {does} not quantize the layers that {manifest}: {_names(schemes)}"
+        return f"{count} {does} not quantize the layers that {manifest}: {names}"
     first = errors[0]
     more = f" and {len(errors) - 1} more" if len(errors) > 1 else ""
-    return f"{count} cannot be relied on: {_names(schemes)} ({first.code} {first.name}{more})"
+    return f"{count} cannot be relied on: {names} ({first.code} {first.name}{more})"
 
 
 def _copies(evidence: Evidence, groups: Sequence[IdentityGroup]) -> str:
@@ -115,7 +140,7 @@ def _same_layers(evidence: Evidence, errors: Sequence[Finding]) -> list[str]:
     return [scheme.id for scheme in max(groups, key=len, default=[])]
 
 
-def _no_fault(evidence: Evidence, findings: Sequence[Finding]) -> str:
+def _no_fault(evidence: Evidence, findings: Sequence[Finding], all_rules: bool) -> str:
     count = len(evidence.schemes)
     schemes = _plural(count, "scheme")
     followed = sum(s.coverage.agrees for s in evidence.schemes)
@@ -132,24 +157,36 @@ def _no_fault(evidence: Evidence, findings: Sequence[Finding]) -> str:
         parts.append(f"no coverage manifest says what {them} should quantize")
     copies = [g for g in evidence.identity if len(g.schemes) > 1]
     if copies:
-        size = max(len(group.schemes) for group in copies)
-        parts.append(f"{size} of them carry one set of weights")
+        size = sum(len(group.schemes) for group in copies)
+        sets = "one set" if len(copies) == 1 else f"{len(copies)} sets"
+        parts.append(f"{size} of them carry {sets} of weights")
     elif evidence.hashed and count > 1 and all(s.fingerprint for s in evidence.schemes):
         parts.append("no two have the same weights")
     if not evidence.hashed:
         parts.append("weights were not compared")
+    foreign = sorted({s.foreign for s in evidence.schemes if s.foreign})
+    if foreign:
+        parts.append(f"formats of {', '.join(foreign)} are not judged")
+    if evidence.base is None and any(s.coverage.quantized for s in evidence.schemes):
+        parts.append("no base to hold them against" if count > 1 else "no base to hold it against")
     warnings = sum(f.severity == "warning" for f in findings)
     found = _plural(warnings, "warning") if warnings else "no fault found"
+    found += "" if all_rules else " by the rules that ran"
     return f"{schemes}, {found}" + (": " + ", ".join(parts) if parts else "")
 
 
 def _unread(unread: Sequence[Unread]) -> str:
-    if len(unread) == 1:
-        return f"{unread[0].path} could not be read ({unread[0].reason})"
-    return f"{len(unread)} files could not be read"
+    """What is missing, so that the sentence before it is not the whole truth."""
+    if len(unread) > 1:
+        return f"{len(unread)} things could not be looked at, so this is not the whole truth"
+    path, reason = unread[0].path, unread[0].reason
+    what = reason if path == "." else f"{path} could not be read ({reason})"
+    return f"{what}, so this is not the whole truth"
 
 
-def _names(ids: Sequence[str], most: int = 4) -> str:
+def _names(evidence: Evidence, schemes: Sequence[str], most: int = 4) -> str:
+    titles = {scheme.id: scheme.checkpoint.title for scheme in evidence.schemes}
+    ids = [titles[id] if id == "." else id for id in schemes]
     more = f" and {len(ids) - most} more" if len(ids) > most else ""
     return ", ".join(ids[:most]) + more
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from ckptdiff import api
+from ckptdiff.cli.console import say_error
 from ckptdiff.cli.options import PATH, progress_option
 from ckptdiff.cli.output import format_of, use_color, write_file, write_stdout
 from ckptdiff.cli.progress import progress_sink
+from ckptdiff.errors import CkptdiffError, UsageError
+from ckptdiff.records.report import CheckReport
 from ckptdiff.records.settings import FailOn
+from ckptdiff.report.escape import printable
 
 FORMATS = ("text", "json", "markdown")
 SUFFIXES: dict[str, api.Format] = {".txt": "text", ".json": "json", ".md": "markdown"}
@@ -72,35 +77,58 @@ def command(
     ckptdiff check . --require base,manifest -o report.txt -o report.json
     """
     files = [(path, format_of(path, SUFFIXES)) for path in output]
+    for path, _ in files:
+        api.refuse_inside(path)
     format_ = "json" if as_json else format_
-    reports, codes = [], []
+    reports: list[CheckReport] = []
+    codes: list[int] = []
+    failed: CkptdiffError | None = None
     for root in roots or (Path(),):
-        settings = api.load_settings(root, config)
-        report = api.check(
-            root,
-            base=base,
-            hashes=not no_hash,
-            select=_split(select),
-            ignore=_split(ignore),
-            fail_on=fail_on,
-            require=_requirements(require),
-            expect=expect,
-            settings=settings,
-            cache=not no_cache,
-            rehash=rehash,
-            jobs=jobs,
-            sink=progress_sink(progress),
-        )
+        try:
+            settings = api.load_settings(root, config)
+            report = api.check(
+                root,
+                base=base,
+                hashes=not no_hash,
+                select=_split(select),
+                ignore=_split(ignore),
+                fail_on=fail_on,
+                require=_requirements(require),
+                expect=expect,
+                settings=settings,
+                cache=not no_cache,
+                rehash=rehash,
+                jobs=jobs,
+                sink=progress_sink(progress),
+            )
+        except UsageError as error:
+            # The other roots are judged all the same.
+            say_error(error)
+            failed = error
+            continue
         reports.append(report)
         codes.append(api.exit_code(report, fail_on or settings.fail_on or "error"))
-    for path, kind in files:
-        for root, report in zip(roots or (Path(),), reports, strict=True):
-            api.refuse_inside(path, *(root / row.id for row in report.schemes))
-        write_file(path, b"".join(api.render(report, kind) for report in reports))
-    color = use_color()
-    write_stdout(b"".join(api.render(report, format_, color=color) for report in reports))
+    many = len(roots) > 1
+    for path, kind in files if reports else ():
+        write_file(path, _together(reports, kind, many=many))
+    if reports:
+        write_stdout(_together(reports, format_, many=many, color=use_color()))
     # Of several roots, a finding in one outweighs something unread in another.
-    raise click.exceptions.Exit(1 if 1 in codes else max(codes))
+    worst = max(codes, default=0) if failed is None else failed.exit_code
+    raise click.exceptions.Exit(1 if 1 in codes else worst)
+
+
+def _together(
+    reports: Sequence[CheckReport], kind: api.Format, *, many: bool, color: bool = False
+) -> bytes:
+    """One report, or those of several roots: a JSON array, or texts under their roots."""
+    parts = [api.render(report, kind, color=color) for report in reports]
+    if not many:
+        return b"".join(parts)
+    if kind == "json":
+        return b"[" + b",".join(part.rstrip() for part in parts) + b"]\n"
+    heads = [f"{'# ' * (kind == 'markdown')}{printable(report.root)}:\n\n" for report in reports]
+    return b"\n".join(h.encode() + part for h, part in zip(heads, parts, strict=True))
 
 
 def _split(values: tuple[str, ...]) -> list[str]:

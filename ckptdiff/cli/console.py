@@ -24,15 +24,13 @@ def guarded(command: click.Command) -> None:
     except click.ClickException as error:
         message = io.StringIO()
         error.show(file=message)
-        say("\n".join(map(printable, message.getvalue().rstrip().split("\n"))))
+        say("\n".join(map(printable, message.getvalue().expandtabs().rstrip().split("\n"))))
         code = 2
     except (click.Abort, KeyboardInterrupt):
         say("interrupted; nothing was changed")
         code = 130
     except CkptdiffError as error:
-        say(f"ckptdiff: {printable(error.message)}")
-        if error.next_step:
-            say("\n".join(map(printable, error.next_step.split("\n"))))
+        say_error(error)
         code = error.exit_code
     except Exception:
         # Left alone, Python would exit with 1, which means "findings" to every script.
@@ -40,6 +38,13 @@ def guarded(command: click.Command) -> None:
         say("ckptdiff: this is a defect of ckptdiff, please report it with the lines above")
         code = 2
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def say_error(error: CkptdiffError) -> None:
+    """What went wrong, and what to do next."""
+    say(f"ckptdiff: {printable(error.message)}")
+    if error.next_step:
+        say("\n".join(map(printable, error.next_step.split("\n"))))
 
 
 def say(message: str) -> None:

@@ -10,6 +10,7 @@ from ckptdiff import api
 from ckptdiff.cli.options import PATH, progress_option
 from ckptdiff.cli.output import use_color, write_file, write_stdout
 from ckptdiff.cli.progress import progress_sink
+from ckptdiff.errors import UsageError
 
 
 @click.command("hash")
@@ -45,6 +46,10 @@ def command(
     """
     if lock is not None and verify is not None:
         raise click.UsageError("--lock and --verify exclude each other")
+    if verify is not None and sha256:
+        raise click.UsageError("--verify compares tensors; `sha256sum -c` compares the files")
+    if lock is not None:
+        api.refuse_inside(lock)
     sink = progress_sink(progress)
     kind: api.Format = "json" if as_json else "text"
     if verify is not None:
@@ -57,7 +62,13 @@ def command(
         directory, sha256=sha256, cache=not no_cache, rehash=rehash, jobs=jobs, sink=sink
     )
     if lock is not None:
-        api.refuse_inside(lock, directory)
+        _refuse_other(lock)
         write_file(lock, api.lock(report))
     write_stdout(api.render(report, kind, color=use_color()))
     raise click.exceptions.Exit(api.exit_code(report))
+
+
+def _refuse_other(lock: Path) -> None:
+    """Only a lock may be written over by one."""
+    if lock.is_file() and not lock.read_bytes().startswith(b"# ckptdiff lock"):
+        raise UsageError(f"{lock} is there and is no lock file", "Name another file.")

@@ -42,7 +42,8 @@ class LazyGroup(click.Group):
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 nothing found, 1 findings, 2 not everything could be looked at "
-    "or a usage error, 130 interrupted.",
+    "or a usage error, 3 something optional is missing, 4 a child process failed, "
+    "130 interrupted.",
 )
 @click.version_option(__version__, prog_name="ckptdiff")
 def ckptdiff() -> None:

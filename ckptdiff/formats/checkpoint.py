@@ -7,7 +7,8 @@ one that could not be opened an `Unread`, and the rest is read all the same.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -30,6 +31,7 @@ from ckptdiff.formats.manifests import (
     parse_baseline,
     parse_coverage,
 )
+from ckptdiff.formats.names import bare
 from ckptdiff.formats.safetensors import read_shard
 from ckptdiff.records.checkpoint import (
     BaselineManifest,
@@ -118,6 +120,7 @@ def read_checkpoint(path: Path, id: str) -> Checkpoint:
         unread=tuple(reading.unread),
         documents=tuple(reading.documents),
         companions=_companions(reading, names),
+        title=path.resolve().name,
     )
 
 
@@ -222,6 +225,7 @@ def _shards(reading: _Reading, names: tuple[str, ...], index: Index | None) -> t
             Defect("no-weights", "holds no safetensors weights", ".", expected=SINGLE_NAME)
         )
     shards = []
+    counts = Counter(index.weight_map.values()) if index else Counter[str]()
     for name in wanted:
         if index is not None and escapes(name):
             reading.defects.append(
@@ -231,10 +235,13 @@ def _shards(reading: _Reading, names: tuple[str, ...], index: Index | None) -> t
             shards.append(read_shard(reading.path, name))
         else:
             reading.defects.append(
-                Defect("missing-shard", "is not there", name, expected=_expected_by(name, index))
+                Defect("missing-shard", "is not there", name, expected=_expected_by(counts[name]))
             )
-    for name in present:
-        if name not in wanted:
+    for name in set(present).difference(wanted):
+        if index is not None and name == SINGLE_NAME:
+            message = f"is what some loaders take, and others what {INDEX_NAME} names"
+            reading.defects.append(Defect("two-readings", message, name))
+        else:
             reading.defects.append(Defect("stray-shard", "is read by no loader", name))
     return tuple(shards)
 
@@ -265,10 +272,9 @@ def _exists(path: Path) -> bool:
     return True
 
 
-def _expected_by(name: str, index: Index | None) -> str:
-    if index is None:
+def _expected_by(count: int) -> str:
+    if not count:
         return "a shard of the numbered series"
-    count = sum(shard == name for shard in index.weight_map.values())
     return f"{count} {'tensor' if count == 1 else 'tensors'} of {INDEX_NAME}"
 
 
@@ -287,6 +293,7 @@ def _names(index: Index | None, shards: tuple[Shard, ...]) -> Iterator[Defect]:
         for name in shard.tensors:
             if first.setdefault(name, shard) is not shard:
                 yield Defect("twice", f"is in {first[name].name} too", shard.name, tensor=name)
+    yield from _mixed_prefixes(first)
     if index is None:
         return
     readable = {shard.name: shard for shard in shards if shard.header}
@@ -313,3 +320,29 @@ def _total_size(index: Index, stated: int, shards: tuple[Shard, ...]) -> Iterato
             expected=str(total),
             actual=str(stated),
         )
+
+
+# Parts of a model that lie side by side under one prefix.
+_TOGETHER = ("layers", "embed_tokens", "norm")
+
+
+def _mixed_prefixes(tensors: Mapping[str, Shard]) -> Iterator[Defect]:
+    """Tensors whose prefix is not that of the rest of their part of the model.
+
+    Names are compared without their prefixes, so that exports and bases of different spelling
+    can be; a loader compares them whole, and would not find these.
+    """
+    parts: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for name in tensors:
+        key = bare(name)
+        root = key.partition(".")[0]
+        part = _TOGETHER[0] if root in _TOGETHER else root
+        parts[part][name[: len(name) - len(key)]].append(name)
+    for prefixes in parts.values():
+        usual = max(prefixes, key=lambda prefix: len(prefixes[prefix]))
+        for prefix, names in prefixes.items():
+            for name in names if prefix != usual else ():
+                message = f'begins with "{prefix}", and the rest of its kind with "{usual}"'
+                yield Defect(
+                    "mixed-prefixes", message, tensors[name].name, tensor=name, expected=usual
+                )

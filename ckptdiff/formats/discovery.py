@@ -65,14 +65,14 @@ def _walk(
         found.passed_over.append(PassedOver(id, "links back to a directory above it"))
         return
     if len(above) > MAX_DEPTH:
-        found.passed_over.append(PassedOver(id, f"lies more than {MAX_DEPTH} levels down"))
+        found.unread.append(Unread(id, f"lies more than {MAX_DEPTH} levels down"))
         return
     checkpoint = is_checkpoint(path, [entry.name for entry in entries])
     if checkpoint:
         found.checkpoints.append((id, path))
     for entry in entries:
         below = entry.name if id == "." else f"{id}/{entry.name}"
-        if entry.is_directory and not entry.name.endswith(WEIGHTS_SUFFIX):
+        if entry.is_directory:
             if hidden := _directory_passed_over(entry.name):
                 found.passed_over.append(PassedOver(below, hidden))
             elif entry.linked and linked:
@@ -166,3 +166,11 @@ def _is_base(path: Path, identity: tuple[object, ...]) -> bool:
     config, quant_config = found
     unquantized = config.quantization is None and quant_config is None
     return unquantized and model_identity(config) == identity
+
+
+def holds_checkpoint(path: Path) -> bool:
+    """Whether a directory is a checkpoint itself; False where it cannot be listed."""
+    try:
+        return is_checkpoint(path, [entry.name for entry in list_directory(path)])
+    except Unreadable:
+        return False

@@ -44,6 +44,8 @@ def parse_object(raw: bytes, name: str) -> JsonObject | Defect:
         # The decoder counts characters; people look for bytes.
         offset = len(text[: error.pos].encode("utf-8", "surrogatepass"))
         return Defect("malformed", f"is not JSON: {error.msg.lower()}", name, offset=offset)
+    except MemoryError:
+        return Defect("malformed", "needs more memory than there is", name)
     except RecursionError:
         return Defect("malformed", "is nested too deeply to be a document of a checkpoint", name)
     except ValueError:

@@ -18,7 +18,7 @@ _HEAD = "# ckptdiff lock 1"
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """What a lock file pins: the fingerprint, and (dtype, shape, digest) by tensor key."""
+    """What a lock file pins: the fingerprint, and (dtype, shape, digest) by tensor name."""
 
     fingerprint: str
     tensors: dict[str, tuple[str, tuple[int, ...], str]]
@@ -32,8 +32,8 @@ def write_lock(report: HashReport) -> str:
 def _lines(report: HashReport) -> Iterator[str]:
     yield _HEAD
     yield f"# fingerprint {report.fingerprint}"
-    for row in sorted(report.tensors, key=lambda row: row.key):
-        fields = json.dumps([row.dtype, list(row.shape), row.key])
+    for row in sorted(report.tensors, key=lambda row: row.name):
+        fields = json.dumps([row.dtype, list(row.shape), row.name])
         yield f"# tensor {row.digest} {fields}"
 
 
@@ -47,7 +47,7 @@ def parse_lock(text: str, name: str) -> Lock:
     """The lock in `text`. Raises `UsageError` when it is none of ours."""
     lines = text.splitlines()
     try:
-        if lines[0] != _HEAD:
+        if lines[:1] != [_HEAD]:
             raise ValueError(f"does not begin with {_HEAD!r}")
         kind, fingerprint = lines[1].removeprefix("# ").split(" ")
         if kind != "fingerprint" or not fingerprint.startswith("ckptdiff1:"):
@@ -56,14 +56,15 @@ def parse_lock(text: str, name: str) -> Lock:
     except (ValueError, IndexError, TypeError, RecursionError) as error:
         raise UsageError(
             f"{name} is no lock file of this version: {error}",
-            f"`ckptdiff hash DIR --lock {name}` writes one.",
+            "`ckptdiff hash DIR --lock FILE` writes one.",
         ) from error
     return Lock(fingerprint, tensors)
 
 
 def _tensor(line: str) -> tuple[str, tuple[str, tuple[int, ...], str]]:
     _, _, digest, fields = line.split(" ", 3)
-    dtype, shape, key = json.loads(fields)
-    if not isinstance(key, str) or not isinstance(dtype, str):
+    dtype, shape, name = json.loads(fields)
+    if not isinstance(name, str) or not isinstance(dtype, str):
         raise ValueError(f"has a line that is not understood: {line[:60]}")
-    return key, (dtype, tuple(int(size) for size in shape), digest)
+    bytes.fromhex(digest)
+    return name, (dtype, tuple(int(size) for size in shape), digest)

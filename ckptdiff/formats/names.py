@@ -32,13 +32,17 @@ def module_key(name: str) -> str:
     >>> module_key("model.language_model.layers.0.mlp.up_proj.quant_recipe")
     'layers.0.mlp.up_proj'
     """
-    name = name.removesuffix(RECIPE_SUFFIX)
+    return bare(name.removesuffix(RECIPE_SUFFIX))
+
+
+def bare(name: str) -> str:
+    """A name without the prefixes in which disk, live models and manifests differ."""
     return name.removeprefix("model.").removeprefix("language_model.").removeprefix("model.")
 
 
 def keys_of(names: Iterable[str]) -> dict[str, str]:
-    """name -> key; the full names when two of them would share a key."""
-    keys = {name: module_key(name) for name in names}
+    """name of a tensor or module on disk -> key; the full names when two would share a key."""
+    keys = {name: bare(name) for name in names}
     if len(set(keys.values())) < len(keys):
         return {name: name for name in keys}
     return keys
@@ -75,32 +79,43 @@ class RecipeGroups:
 
     modules: Collection[str]
     experts: Mapping[str, tuple[str, ...]]
+    leaders: Mapping[str, str]
     ranked: frozenset[str]
 
     @classmethod
     def of(cls, modules: Collection[str], ranked: Iterable[str]) -> RecipeGroups:
         """`modules` are the keys that exist; `ranked` the keys of all known recipes."""
         experts: dict[str, list[str]] = defaultdict(list)
+        leaders: dict[str, str] = {}
+        known = frozenset(ranked)
         for module in modules:
             if match := _EXPERT.match(module):
                 experts[match[1]].append(module)
+                if module in known:
+                    leaders.setdefault(match[1], module)
         return cls(
             modules=modules,
             experts={name: tuple(members) for name, members in experts.items()},
-            ranked=frozenset(ranked),
+            leaders=leaders,
+            ranked=known,
         )
 
     def expand(self, recipe: str) -> tuple[str, ...]:
         """The keys of the existing modules that recipe key `recipe` stands for."""
+        if self._leader(recipe) != recipe and recipe in self.ranked and recipe in self.modules:
+            return (recipe,)
         members = self._candidates(recipe)
-        leader = next((member for member in members if member in self.ranked), recipe)
-        if recipe in members and recipe != leader:
-            members = (recipe,)
         return tuple(
             member
             for member in members
             if member in self.modules and (member == recipe or member not in self.ranked)
         )
+
+    def _leader(self, recipe: str) -> str | None:
+        """The first ranked member of the recipe's group."""
+        if match := _EXPERT.match(recipe):
+            return self.leaders.get(match[1])
+        return next((m for m in self._candidates(recipe) if m in self.ranked), None)
 
     def _candidates(self, recipe: str) -> tuple[str, ...]:
         if recipe in self.experts:

@@ -11,7 +11,7 @@ import tempfile
 from dataclasses import dataclass
 
 from ckptdiff.records.doctor import Capability
-from ckptdiff.sources.cache import default_path
+from ckptdiff.sources.cache import Cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def devices() -> tuple[str, ...]:
 def cache_size() -> int:
     """Bytes of the file that remembers digests, 0 when there is none."""
     try:
-        return default_path().stat().st_size
+        return Cache().path.stat().st_size
     except OSError:
         return 0
 

@@ -53,8 +53,8 @@ def _sha256(path: Path, shard: Shard, sink: Sink, cancel: CancelToken) -> str:
 
 
 def compare_with_lock(lock: Lock, rows: Sequence[TensorRow]) -> tuple[Difference, ...]:
-    """Tensors that are not as the lock has them, by key. What was not read is no difference."""
-    found = {row.key: row for row in rows}
+    """Tensors that are not as the lock has them, by name. What was not read is no difference."""
+    found = {row.name: row for row in rows}
     differences = []
     for key in sorted(lock.tensors.keys() | found.keys()):
         if key not in found:

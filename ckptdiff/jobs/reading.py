@@ -137,8 +137,15 @@ def _search(root: Path, checkpoints: Sequence[Checkpoint]) -> tuple[Base | None,
         for path in search.candidates
         if not any(_same_directory(Path(c.path), path) for c in inside)
     ]
+    if len(inside) + len(outside) > 1:
+        # Configs alone made them candidates; what the headers say decides.
+        schemes = [Path(c.path) for c in rest]
+        outside = [p for p in outside if not any(_same_directory(s, p) for s in schemes)]
+        outside = [p for p in outside if is_full_precision(read_checkpoint(p, str(p)))]
     if len(inside) + len(outside) != 1:
         seen_at = [c.id for c in inside] + [relative_id(path, root) for path in outside]
+        if len(seen_at) > 4:
+            seen_at = [*seen_at[:4], f"{len(seen_at) - 4} more"]
         if not seen_at:
             return None, "no full-precision checkpoint of this model was found; name one by --base"
         return None, f"several could be the base ({', '.join(seen_at)}); name one by --base"

@@ -19,6 +19,8 @@ DefectKind = Literal[
     "not-indexed",  # a tensor in an indexed shard that the index does not name
     "stray-shard",  # a shard that the index does not name
     "total-size",  # the index states another total size than the headers
+    "two-readings",  # an index and a whole file, of which loaders take one or the other
+    "mixed-prefixes",  # tensors of one model under different prefixes
 ]
 
 
@@ -197,7 +199,8 @@ class Checkpoint:
 
     `id` is the path relative to ROOT with forward slashes ("." for ROOT itself).
     `documents` says which of the optional documents are there, readable or not;
-    `companions` has the xxh3_128 digest of each tokenizer, processor and template file.
+    `title` is the directory's own name, also where `id` is "."; `companions` has the
+    xxh3_128 digest of each tokenizer, processor and template file.
     """
 
     id: str
@@ -212,6 +215,7 @@ class Checkpoint:
     unread: tuple[Unread, ...] = ()
     documents: tuple[str, ...] = ()
     companions: Mapping[str, bytes] = field(default_factory=dict)
+    title: str = ""
 
     def items(self) -> Iterator[tuple[str, Tensor, Shard]]:
         """Every tensor with its name and shard, shard by shard in header order."""

@@ -6,7 +6,13 @@ import unicodedata
 
 # Control, format (bidirectional overrides, zero width), surrogate, private, unassigned,
 # line and paragraph separators: nothing that changes how the rest of a line is shown.
-_HIDDEN = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
+_HIDDEN = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Me"))
+# Letters and marks that Unicode says to show as nothing.
+_BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | {
+    chr(code) for code in (*range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))
+}
+# More accents on one letter than any language has would climb over other lines.
+_ACCENTS = 2
 
 
 def printable(text: str) -> str:
@@ -17,11 +23,15 @@ def printable(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(_spell(char) for char in text)
+    shown, accents = [], 0
+    for char in text:
+        accents = accents + 1 if unicodedata.combining(char) else 0
+        shown.append(_spell(char, hidden=accents > _ACCENTS))
+    return "".join(shown)
 
 
-def _spell(char: str) -> str:
-    if unicodedata.category(char) not in _HIDDEN:
+def _spell(char: str, hidden: bool) -> str:
+    if not hidden and char not in _BLANK and unicodedata.category(char) not in _HIDDEN:
         return char
     code = ord(char)
     if code < 0x100:

@@ -10,10 +10,10 @@ from ckptdiff.records.finding import Finding, Location
 
 def merged_infos(findings: Sequence[Finding]) -> Iterator[Finding]:
     """Infos that say the same of several schemes as one; the JSON has them one by one."""
-    merged: dict[tuple[str, str], Finding] = {}
+    merged: dict[object, Finding] = {}
     for finding in findings:
-        key = (finding.code, finding.message)
-        if finding.severity != "info":
+        key = (finding.code, finding.message, finding.expected, finding.actual, finding.locations)
+        if finding.severity != "info" or len(finding.schemes) > 1:
             yield finding
         elif key in merged:
             merged[key] = replace(merged[key], schemes=merged[key].schemes + finding.schemes)

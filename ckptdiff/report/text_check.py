@@ -30,7 +30,9 @@ def _check_lines(report: CheckReport, color: bool) -> Iterator[str]:
     failed = report.verdict.status == "fail"
     word = "FAIL" if failed else "PASS" if report.verdict.complete else "NOT COMPLETE"
     style = "error" if failed else "ok" if report.verdict.complete else "warning"
-    sentence = wrap(f"{word}: {report.verdict.sentence}", "")
+    # Indented behind the first line: names are chosen by strangers, and must not be able to
+    # begin a line of their own.
+    sentence = wrap(f"{word}: {report.verdict.sentence}", "", "    ")
     sentence[0] = paint(word, style, color) + sentence[0].removeprefix(word)
     yield from sentence
     yield ""

@@ -25,7 +25,7 @@ class BadScale(Rule):
     name = "bad-scale"
     severity = "error"
     since = "0.1"
-    needs = ("headers", "values", "modelopt")
+    needs = ("headers", "values")
     fix = "reexport"
 
     def check(self, evidence: Evidence) -> Iterator[Finding]:

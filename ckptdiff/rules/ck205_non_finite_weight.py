@@ -23,7 +23,7 @@ class NonFiniteWeight(Rule):
     name = "non-finite-weight"
     severity = "error"
     since = "0.1"
-    needs = ("headers", "values", "modelopt")
+    needs = ("headers", "values")
     fix = "reexport"
 
     def check(self, evidence: Evidence) -> Iterator[Finding]:

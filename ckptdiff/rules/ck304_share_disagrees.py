@@ -33,7 +33,7 @@ class ShareDisagrees(Rule):
     def check(self, evidence: Evidence) -> Iterator[Finding]:
         for scheme in evidence.schemes:
             manifest = scheme.checkpoint.coverage[0]
-            shares = _shares(scheme.id, manifest)
+            shares = _shares(scheme.checkpoint.title, manifest)
             if len(shares) < 2 or max(shares.values()) - min(shares.values()) <= _TOLERANCE:
                 continue
             spelled = ", ".join(f"{where} {share:g} %" for where, share in shares.items())

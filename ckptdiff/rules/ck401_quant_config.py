@@ -44,6 +44,8 @@ class QuantConfigDisagrees(Rule):
     def check(self, evidence: Evidence) -> Iterator[Finding]:
         for scheme in evidence.schemes:
             config = scheme.quantization
+            if config is None and scheme.coverage.quantized:
+                yield self._no_config(scheme)
             if config is None or config.algorithm is None:
                 continue
             model = scheme.checkpoint.config
@@ -60,6 +62,16 @@ class QuantConfigDisagrees(Rule):
                     actual=first.actual,
                     locations=places,
                 )
+
+    def _no_config(self, scheme: SchemeEvidence) -> Finding:
+        count = len(scheme.coverage.quantized)
+        return self.finding(
+            [scheme],
+            f"{count} modules are quantized, and no config says so: codes would pass for weights",
+            expected="hf_quant_config.json, or a quantization_config in config.json",
+            actual="neither",
+            locations=[Location(shard="config.json", expected="a quantization_config")],
+        )
 
 
 def _modules(

@@ -21,6 +21,8 @@ from ckptdiff.rules.ck109_tensor_in_two_shards import TensorInTwoShards
 from ckptdiff.rules.ck110_tensor_not_indexed import TensorNotIndexed
 from ckptdiff.rules.ck111_total_size import TotalSize
 from ckptdiff.rules.ck112_stray_shard import StrayShard
+from ckptdiff.rules.ck113_mixed_prefixes import MixedPrefixes
+from ckptdiff.rules.ck114_two_readings import TwoReadings
 from ckptdiff.rules.ck201_missing_scale import MissingScale
 from ckptdiff.rules.ck202_orphan_scale import OrphanScale
 from ckptdiff.rules.ck203_bad_scale import BadScale
@@ -67,6 +69,8 @@ RULES: tuple[type[Rule], ...] = (
     TensorNotIndexed,
     TotalSize,
     StrayShard,
+    MixedPrefixes,
+    TwoReadings,
     MissingScale,
     OrphanScale,
     BadScale,
@@ -113,9 +117,9 @@ def matching(codes: tuple[str, ...]) -> tuple[type[Rule], ...]:
     """
     for code in codes:
         if not any(matches(rule, code) for rule in RULES):
-            raise UsageError(
-                f'no rule of this version has the code "{code}"', "`ckptdiff rule` lists them all."
-            )
+            planned = any(matches(info, code) for info in PLANNED)
+            what = "is planned, and not run by this version" if planned else "is no rule"
+            raise UsageError(f'"{code}" {what}', "`ckptdiff rule` lists them all.")
     return tuple(rule for rule in RULES if not codes or any(matches(rule, c) for c in codes))
 
 

@@ -27,19 +27,19 @@ _CHECK_BYTES = 16
 _AT_ONCE = 500
 
 
-def default_path() -> Path:
-    """`$XDG_CACHE_HOME/ckptdiff/results.sqlite`, or below `~/.cache`."""
-    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    # The specification asks to pass over a relative path; "~" stays where there is no home.
-    home = given if given.is_absolute() else Path(os.environ.get("HOME", "~")) / ".cache"
-    return home / "ckptdiff" / "results.sqlite"
+def default_path() -> Path | None:
+    """`$XDG_CACHE_HOME/ckptdiff/results.sqlite`, or below `~/.cache`; None without a home."""
+    given, home = (Path(os.environ.get(name, "")) for name in ("XDG_CACHE_HOME", "HOME"))
+    if given.is_absolute():  # the specification asks to pass over a relative path
+        return given / "ckptdiff" / "results.sqlite"
+    return home / ".cache" / "ckptdiff" / "results.sqlite" if home.is_absolute() else None
 
 
 class Cache:
     """A store at `path`. It is opened for each call, so that nothing is held between."""
 
     def __init__(self, path: Path | None = None) -> None:
-        self.path = path or default_path()
+        self.path = path or default_path() or Path(os.devnull) / "nowhere"
 
     def get(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
         """The blobs that are there for `keys`; an entry whose check fails is not there."""
@@ -85,6 +85,9 @@ class Cache:
             database.execute("delete from blobs where stored < ?", (now - _KEEP_SECONDS,))
 
     def _open(self, mode: str) -> sqlite3.Connection:
+        # A fifo under its name would make SQLite wait for ever.
+        if self.path.exists() and not self.path.is_file():
+            raise OSError(f"{self.path} is no file")
         # By hand, because Path.as_uri imports the whole of urllib.
         name = str(self.path.absolute())
         for char in "%?#":
