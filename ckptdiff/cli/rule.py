@@ -11,7 +11,8 @@ from ckptdiff.cli.output import write_stdout
 @click.command("rule")
 @click.argument("code", required=False)
 @click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text")
-def command(code: str | None, format_: api.Format) -> None:
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+def command(code: str | None, format_: api.Format, as_json: bool) -> None:
     """Show the manual of the rule CODE, or the table of all rules.
 
     \b
@@ -19,4 +20,4 @@ def command(code: str | None, format_: api.Format) -> None:
     ckptdiff rule CK501
     ckptdiff rule identical-weights --format json
     """
-    write_stdout(api.render(api.rule_table(code), format_))
+    write_stdout(api.render(api.rule_table(code), "json" if as_json else format_))

@@ -25,7 +25,7 @@ from ckptdiff.sources.listing import list_directory
 from ckptdiff.sources.local import Unreadable, reason_of
 
 # Deep enough for every layout seen; a bound, because links can make a tree endless.
-MAX_DEPTH = 8
+MAX_DEPTH = 16
 # Siblings of ROOT may be somebody's whole disk.
 MAX_VISITED = 5_000
 

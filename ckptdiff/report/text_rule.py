@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ckptdiff.records.finding import RuleInfo
+from ckptdiff.report.lines import wrap
 
 
 def rules_text(rules: Sequence[RuleInfo], *, color: bool = False) -> str:
@@ -13,11 +14,12 @@ def rules_text(rules: Sequence[RuleInfo], *, color: bool = False) -> str:
 
 
 def _table(rules: Sequence[RuleInfo]) -> str:
-    return "".join(
-        f"{rule.code}  {rule.severity:<8} {rule.name:<24} {rule.summary}"
-        + (" (planned)\n" if rule.since == "planned" else "\n")
-        for rule in rules
-    )
+    lines: list[str] = []
+    for rule in rules:
+        planned = " (planned)" if rule.since == "planned" else ""
+        row = f"{rule.code} {rule.severity:<7} {rule.name:<21} {rule.summary}{planned}"
+        lines += wrap(row, "", " " * 36)
+    return "\n".join(lines) + "\n"
 
 
 def _manual(rule: RuleInfo) -> str:

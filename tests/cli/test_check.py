@@ -173,21 +173,11 @@ def test_root_defaults_to_the_working_directory(sweep: Path) -> None:
     assert [row["id"] for row in single.report["schemes"]] == ["."]
 
 
-def documents(text: str) -> list[dict[str, Any]]:
-    """The JSON documents in `text`, one after the other."""
-    found = []
-    while text.strip():
-        value, end = json.JSONDecoder().raw_decode(text := text.lstrip())
-        found.append(value)
-        text = text[end:]
-    return found
-
-
 def test_several_roots(bug: Path, tmp_path: Path) -> None:
     healthy = build.write_sweep(tmp_path / "other")
     result = run("check", healthy, bug, "--json")
     assert result.code == 1
-    reports = documents(result.text)
+    reports = json.loads(result.out)
     assert [report["root"] for report in reports] == [str(healthy), str(bug)]
     assert [report["verdict"]["status"] for report in reports] == ["pass", "fail"]
     # Unread in one and a finding in the other: 1; unread alone: 2.
@@ -265,7 +255,8 @@ def test_output_suffix_that_picks_no_format(sweep: Path, tmp_path: Path, name: s
 
 def test_output_that_cannot_be_written(sweep: Path, tmp_path: Path) -> None:
     (tmp_path / "folder.json").mkdir()
-    for target in ("folder.json", "no/such/folder.json", "base/config.json/report.json"):
+    (tmp_path / "file").touch()
+    for target in ("folder.json", "no/such/folder.json", "file/report.json"):
         result = run("check", sweep, "-o", tmp_path / target)
         assert result.code == 2
         assert "cannot be written" in result.err

@@ -178,3 +178,20 @@ def test_ck112_fires_beside_a_single_file(mutant: Mutant) -> None:
     """The shards of an earlier export are not read by a loader that finds one file."""
     write_shard(mutant[10] / FIRST, {"x": read_tensors(mutant.base / "model.safetensors")[NORM]})
     mutant.expect("CK112", mutant[10], [Location(shard=FIRST)])
+
+
+def test_ck113_fires(mutant: Mutant, scheme: Path) -> None:
+    other = NORM.removeprefix("model.")
+    shard = shard_of(scheme, NORM)
+    with tensors(scheme / shard) as found:
+        found[other] = found.pop(NORM)
+    with document(scheme / INDEX) as index:
+        index["weight_map"][other] = index["weight_map"].pop(NORM)
+    mutant.expect("CK113", scheme, in_shard(shard, other))
+
+
+def test_ck114_fires(mutant: Mutant, scheme: Path) -> None:
+    """Loaders that prefer a whole file would take another scheme's weights."""
+    whole = "model.safetensors"
+    (scheme / whole).write_bytes((mutant[10] / whole).read_bytes())
+    mutant.expect("CK114", scheme, [Location(shard=whole)])

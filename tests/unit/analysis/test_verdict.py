@@ -32,7 +32,10 @@ def test_healthy_from_headers_alone(sweep: Path) -> None:
 
 
 def test_one_scheme(sweep: Path) -> None:
-    assert sentence(sweep / TOP30) == "1 scheme, no fault found: it follows its manifest"
+    base = sweep.parent / "base"
+    found = "1 scheme, no fault found: it follows its manifest"
+    assert sentence(sweep / TOP30, base=base) == found
+    assert sentence(sweep / TOP30) == f"{found}, no base to hold it against"
 
 
 def test_no_manifest_at_all(tmp_path: Path) -> None:

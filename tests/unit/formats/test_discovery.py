@@ -49,12 +49,10 @@ def test_a_maze_of_links_is_bounded(tmp_path: Path) -> None:
 
 
 def test_depth_is_bounded_and_said(tmp_path: Path) -> None:
-    write_base(tmp_path.joinpath(*"abcdefghijkl"))
+    write_base(tmp_path.joinpath(*"abcdefghijklmnopqrst"))
     found = find_checkpoints(tmp_path)
     assert found.checkpoints == []
-    assert [item.reason for item in found.passed_over] == [
-        f"lies more than {MAX_DEPTH} levels down"
-    ]
+    assert [item.reason for item in found.unread] == [f"lies more than {MAX_DEPTH} levels down"]
 
 
 @pytest.mark.parametrize("place", ["base", "../base", "../models/base", "../models/a/base"])
