@@ -82,5 +82,6 @@ def write_file(path: Path, data: bytes) -> None:
             raise
     except OSError as error:
         raise UsageError(
-            f"{path} cannot be written: {error.strerror}", "Name another file with -o."
+            f"{path} cannot be written: {error.strerror}",
+            "Name another file, in a directory that is there.",
         ) from error

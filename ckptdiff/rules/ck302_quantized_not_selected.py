@@ -33,6 +33,6 @@ class QuantizedNotSelected(CoverageRule):
         quantized = len(scheme.coverage.quantized)
         return (
             f"{wrong} of {quantized} quantized modules are not selected",
-            f"{quantized - wrong} of them quantized",
+            f"{quantized - wrong} modules quantized",
             f"{quantized} modules quantized",
         )

@@ -24,7 +24,7 @@ class DiffersFromBase(BaseRule):
     since = "0.1"
     needs = ("headers", "hashes", "base")
     kind = "differs"
-    message = "{count} unquantized tensors are not base's"
+    message = "unquantized tensors that are not base's: {count}"
 
     def expected(self, pair: Pair) -> str:
         return "the values of the base"

@@ -19,4 +19,4 @@ class MissingAgainstBase(BaseRule):
     severity = "error"
     since = "0.1"
     kind = "missing"
-    message = "{count} tensors of the base are missing"
+    message = "tensors of the base that are missing: {count}"

@@ -18,4 +18,4 @@ class ExtraAgainstBase(BaseRule):
     severity = "error"
     since = "0.1"
     kind = "extra"
-    message = "{count} tensors are unknown to the base"
+    message = "tensors that the base does not have: {count}"

@@ -19,4 +19,4 @@ class ShapeAgainstBase(BaseRule):
     severity = "error"
     since = "0.1"
     kind = "shapes"
-    message = "{count} tensors have another shape than base's"
+    message = "tensors of another shape than base's: {count}"

@@ -20,4 +20,4 @@ class OtherDtype(BaseRule):
     since = "0.1"
     needs = ("headers", "hashes", "base")
     kind = "other_dtype"
-    message = "{count} tensors equal base's, in another dtype"
+    message = "tensors that equal base's, in another dtype: {count}"

@@ -19,4 +19,4 @@ class BaseOnly(BaseRule):
     severity = "info"
     since = "0.1"
     kind = "base_only"
-    message = "{count} tensors of the base are never exported"
+    message = "tensors of the base that exports never have: {count}"
