@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +18,16 @@ def cache_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     path = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(path))
     return path
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of real exports, which `tests.exports.ensure` fills once a session.
+
+    That takes minutes; set CKPTDIFF_TEST_EXPORTS to a directory to keep it between sessions.
+    """
+    kept = os.environ.get("CKPTDIFF_TEST_EXPORTS")
+    return Path(kept) if kept else tmp_path_factory.mktemp("exports")
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ F32 = NDArray[np.float32]
 
 # Small enough for its temporaries to stay in the processor's cache, large enough for the
 # overhead of a call not to count.
-CHUNK_ELEMENTS = 1 << 17
+CHUNK_ELEMENTS = 1 << 18
 
 # The numpy dtype of a tensor's bytes, by the name of its dtype in a header.
 STORED = {

@@ -36,7 +36,8 @@ def dequantise(
     values = _ordered(qweight).T.astype(np.float32, order="C")
     length = inputs // groups
     values -= np.repeat(zeros, length, axis=1)
-    values *= np.repeat(scales[:, here].T.astype(np.float32), length, axis=1)
+    with np.errstate(all="ignore"):
+        values *= np.repeat(scales[:, here].T.astype(np.float32), length, axis=1)
     return values
 
 

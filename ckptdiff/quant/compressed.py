@@ -34,11 +34,12 @@ def dequantise_float(codes: Codes, scale: Array, first: int = 0, block: int | No
     block, [O/block, I/block] rounded up. (A column of scales could be either.)
     """
     scales = Scales(scale)
-    if block is not None:
-        return fp8.dequantise_block(codes, scales, first, block)
-    if scale.size == 1:
-        return fp8.dequantise(codes, scales)
-    return fp8.dequantise_channel(codes, scales, first)
+    with np.errstate(all="ignore"):
+        if block is not None:
+            return fp8.dequantise_block(codes, scales, first, block)
+        if scale.size == 1:
+            return fp8.dequantise(codes, scales)
+        return fp8.dequantise_channel(codes, scales, first)
 
 
 def dequantise_int(

@@ -5,6 +5,8 @@ The name notwithstanding, the scale multiplies: W = w * s, as its `weight_dequan
 
 from __future__ import annotations
 
+import numpy as np
+
 from ckptdiff.quant import fp8
 from ckptdiff.quant.arrays import F32, Array, Codes, Scales
 
@@ -14,4 +16,5 @@ def dequantise(codes: Codes, scale_inv: Array, first: int = 0, block: int = fp8.
 
     Both counts of blocks are rounded up; `block` is `weight_block_size` where it is another.
     """
-    return fp8.dequantise_block(codes, Scales(scale_inv), first, block)
+    with np.errstate(all="ignore"):
+        return fp8.dequantise_block(codes, Scales(scale_inv), first, block)

@@ -23,6 +23,12 @@ _NUMPY: dict[Host, np.dtype[np.generic]] = {
     "F16": np.dtype(np.float16),
     "F32": np.dtype(np.float32),
 }
+# The smallest and the largest normal number.
+_NORMAL: dict[Host, tuple[np.float32, np.float32]] = {
+    "BF16": (np.float32(2.0**-126), np.float32((2 - 2.0**-7) * 2.0**127)),
+    "F16": (np.float32(2.0**-14), np.float32(65504)),
+    "F32": (np.float32(2.0**-126), np.finfo(np.float32).max),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,5 +66,16 @@ def over(amax: F32, divisor: float, device: Device) -> F32:
     """
     with np.errstate(all="ignore"):
         if device == "cpu":
-            return np.divide(amax, np.float32(divisor), dtype=np.float32)
-        return np.multiply(amax, np.float32(1) / np.float32(divisor), dtype=np.float32)
+            return np.asarray(amax / np.float32(divisor), np.float32)
+        return np.asarray(amax * (np.float32(1) / np.float32(divisor)), np.float32)
+
+
+def sanitised(amax: F32, bound: float, host: Host) -> F32:
+    """Maxima as ModelOpt 0.47's `export_amax` hands them out for scales a row or a block.
+
+    Where one is 0 it becomes `bound`, so that the scale is 1 and all codes are 0; else it is
+    kept within the normal numbers of the host, which only F16 shows: not below 2^-14. (What is
+    not finite never gets that far: calibration refuses it.)
+    """
+    kept = np.clip(amax, *_NORMAL[host])
+    return np.where((amax == 0) | np.isnan(amax), np.float32(bound), kept)

@@ -1,12 +1,14 @@
 """FP8 weights of ModelOpt: F8_E4M3 codes with a float32 scale a tensor, a row or a block.
 
 W = w * s. Closed forms, as ModelOpt 0.47's `get_scaling_factor` and `to_quantized_weight` have
-them: s = amax / 448, and the codes from the stored s. Per row and per block W / s is a float32;
-per tensor s has no dimension, so the quotient has the model's dtype T, and on a GPU s as well.
+them: s = amax / 448, and the codes from the stored s. Per row and per block W / s is a float32,
+and `export_amax` has had its way with amax; per tensor s has no dimension, so the quotient has
+the model's dtype T, and on a GPU s as well.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 
 import ml_dtypes
@@ -25,11 +27,12 @@ from ckptdiff.quant.arrays import (
     smoothed,
     spread,
 )
-from ckptdiff.quant.dialects import Device, Dialect, hosted, over, rounded
+from ckptdiff.quant.dialects import Dialect, hosted, over, rounded, sanitised
 from ckptdiff.quant.maxima import block_amax, row_amax, tensor_amax
 from ckptdiff.quant.tables import E4M3, E4M3_MAX, decode, encode_e4m3
 
 BLOCK = 128
+_BOUND = float(E4M3_MAX)
 
 
 def dequantise(codes: Codes, scales: Scales, first: int = 0) -> F32:
@@ -53,7 +56,8 @@ def dequantise_block(codes: Codes, scales: Scales, first: int = 0, block: int = 
     there is one block only.
     """
     values = decode(E4M3, codes)
-    values *= _of_blocks(scales.weight_scale, first, codes.shape, block)
+    for rows, step in _block_rows(scales.weight_scale, first, codes.shape, block):
+        values[rows] *= step
     return smoothed(values, scales.pre_quant_scale)
 
 
@@ -81,14 +85,19 @@ def amax_block(base: Rows, dialect: Dialect) -> F32:
     return out
 
 
-def scale(amax: F32, device: Device) -> F32:
-    """weight_scale for maxima of any shape."""
-    return over(amax, float(E4M3_MAX), device)
+def scale(amax: F32, dialect: Dialect) -> F32:
+    """weight_scale, float32 []: 0 for a weight of zeros."""
+    return over(amax, _BOUND, dialect.device)
 
 
-def scale_block(amax: F32, device: Device) -> F32:
-    """weight_scale of maxima [O/128, I/128] in the shape it is stored in."""
-    found = over(amax, float(E4M3_MAX), device)
+def scale_channel(amax: F32, dialect: Dialect) -> F32:
+    """weight_scale [O] for the maxima of the rows [O]: 1 for a row of zeros."""
+    return over(sanitised(amax, _BOUND, dialect.host), _BOUND, dialect.device)
+
+
+def scale_block(amax: F32, dialect: Dialect) -> F32:
+    """weight_scale of maxima [O/128, I/128] in the shape it is stored in, 1 for zeros."""
+    found = scale_channel(amax, dialect)
     return found.reshape(()) if found.size == 1 else found[:, None, :, None]
 
 
@@ -107,18 +116,18 @@ def codes(rows: Array, scales: Scales, dialect: Dialect, first: int = 0) -> Code
 
 def codes_channel(rows: Array, scales: Scales, dialect: Dialect, first: int = 0) -> Codes:
     """Base rows [R, I] from `first` on -> codes [R, I], by `e4m3(W / s)` in float32."""
-    return _quotient_codes(rows, per_row(scales.weight_scale, first, len(rows)), dialect)
+    values = hosted(rows, dialect.host).astype(np.float32)
+    with np.errstate(all="ignore"):
+        values /= per_row(scales.weight_scale, first, len(rows))
+    return encode_e4m3(values)
 
 
 def codes_block(rows: Array, scales: Scales, dialect: Dialect, first: int = 0) -> Codes:
     """Base rows [R, I] from `first` on -> codes [R, I], by `e4m3(W / s)` in float32."""
-    return _quotient_codes(rows, _of_blocks(scales.weight_scale, first, rows.shape, BLOCK), dialect)
-
-
-def _quotient_codes(rows: Array, scale: F32, dialect: Dialect) -> Codes:
     values = hosted(rows, dialect.host).astype(np.float32)
     with np.errstate(all="ignore"):
-        values /= scale
+        for part, step in _block_rows(scales.weight_scale, first, rows.shape, BLOCK):
+            values[part] /= step
     return encode_e4m3(values)
 
 
@@ -138,15 +147,17 @@ def _codes_of_all(step: float, dialect: Dialect) -> Codes:
     return _codes(every, np.float32(step), dialect)
 
 
-def _of_blocks(scale: Array, first: int, shape: tuple[int, ...], block: int) -> F32:
-    """The scale of each column for rows [first, first + R), [R, I] (or [1, 1] for all)."""
+def _block_rows(
+    scale: Array, first: int, shape: tuple[int, ...], block: int
+) -> Iterator[tuple[slice, F32]]:
+    """Rows [first, first + R) by block row: where they are in [0, R), and a scale a column."""
     rows, columns = shape
-    if scale.size == 1:
-        if first + rows > block or columns > block:
-            raise MisfitError("one scale for a weight of several blocks")
-        return scale.reshape(1, 1).astype(np.float32)
-    grid = scale[:, 0, :, 0] if scale.ndim == 4 else scale
-    if grid.size != scale.size or grid.ndim != 2 or blocks(first + rows, block) > len(grid):
+    grid = scale.reshape(1, 1) if scale.size == 1 else scale
+    if grid.ndim == 4:
+        grid = grid[:, 0, :, 0]
+    if grid.ndim != 2 or grid.size != scale.size or blocks(first + rows, block) > len(grid):
         raise MisfitError(f"scales of {list(scale.shape)} for rows up to {first + rows}")
-    of_row = np.arange(first, first + rows) // block
-    return spread(grid.astype(np.float32), block, columns)[of_row]
+    wide = spread(grid.astype(np.float32), block, columns)
+    for number in range(first // block, blocks(first + rows, block)):
+        start, stop = number * block - first, (number + 1) * block - first
+        yield slice(max(start, 0), stop), wide[number]

@@ -46,6 +46,7 @@ def dequantise(
     # A zero point is as wide as a weight: z - 1 of 0 is stored as all ones, and wraps back.
     zeros = stored if v2 else stored + np.uint8(1) & np.uint8((1 << bits) - 1)
     values = unpack(qweight.T, bits, inputs).astype(np.float32)
-    values -= zeros.astype(np.float32)[:, group]
-    values *= scales[:, here].T.astype(np.float32)[:, group]
+    values -= np.take(zeros.astype(np.float32), group, axis=1)
+    with np.errstate(all="ignore"):
+        values *= np.take(scales[:, here].T.astype(np.float32), group, axis=1)
     return values

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ckptdiff.quant.arrays import F32, Array, Scales, per_row, smoothed
-from ckptdiff.quant.dialects import Device, Dialect, hosted, over
+from ckptdiff.quant.dialects import Dialect, hosted, over, sanitised
 from ckptdiff.quant.fp8 import amax_channel as amax
 
 __all__ = ["amax", "codes", "dequantise", "scale"]
@@ -23,9 +23,9 @@ def dequantise(codes: NDArray[np.int8], scales: Scales, first: int = 0) -> F32:
     return smoothed(values, scales.pre_quant_scale)
 
 
-def scale(amax: F32, device: Device) -> F32:
-    """weight_scale [O] for the maxima of the rows [O]."""
-    return over(amax, 127.0, device)
+def scale(amax: F32, dialect: Dialect) -> F32:
+    """weight_scale [O] for the maxima of the rows [O]: 1 for a row of zeros."""
+    return over(sanitised(amax, 127.0, dialect.host), 127.0, dialect.device)
 
 
 def codes(rows: Array, scales: Scales, dialect: Dialect, first: int = 0) -> NDArray[np.int8]:

@@ -112,14 +112,13 @@ def dialects_for(layout: LayoutName, base: Host | None = None) -> tuple[Dialect,
     """The dialects in which a weight's bytes can differ, likeliest host first.
 
     `base` is the dtype of the base on disk. All six are told apart by FP8 with one scale a
-    tensor; elsewhere the host only casts the weight, and two hosts that both hold every
-    value of the base are one: the one that is named as the base is. None for the layouts
-    that have no closed form.
+    tensor; elsewhere a float32 host does with a BF16 base what a BF16 host does. Empty for
+    the layouts that have no closed form.
     """
     if isinstance(closed_form(layout), Unprovable):
         return ()
     hosts = sorted(HOSTS, key=lambda host: host != base)
-    if layout != "fp8" and base in ("BF16", "F16"):
+    if layout != "fp8" and base == "BF16":
         hosts.remove("F32")
     return tuple(dialect for host in hosts for dialect in ALL if dialect.host == host)
 
@@ -155,15 +154,19 @@ def _no_amax(base: Rows, dialect: Dialect) -> F32:
 
 
 def _fp8(amax: F32, base: Rows, dialect: Dialect) -> Scales:
-    return Scales(fp8.scale(amax, dialect.device))
+    return Scales(fp8.scale(amax, dialect))
+
+
+def _fp8_channel(amax: F32, base: Rows, dialect: Dialect) -> Scales:
+    return Scales(fp8.scale_channel(amax, dialect))
 
 
 def _fp8_block(amax: F32, base: Rows, dialect: Dialect) -> Scales:
-    return Scales(fp8.scale_block(amax, dialect.device))
+    return Scales(fp8.scale_block(amax, dialect))
 
 
 def _int8(amax: F32, base: Rows, dialect: Dialect) -> Scales:
-    return Scales(int8.scale(amax, dialect.device))
+    return Scales(int8.scale(amax, dialect))
 
 
 def _nvfp4(amax: F32, base: Rows, dialect: Dialect) -> Scales:
@@ -187,7 +190,7 @@ def _mxfp4(amax: F32, base: Rows, dialect: Dialect) -> Scales:
 _FORMS: Mapping[LayoutName, ClosedForm] = MappingProxyType(
     {
         "fp8": ClosedForm(fp8.amax, _fp8, fp8.codes),
-        "fp8-channel": ClosedForm(fp8.amax_channel, _fp8, fp8.codes_channel),
+        "fp8-channel": ClosedForm(fp8.amax_channel, _fp8_channel, fp8.codes_channel),
         "fp8-block": ClosedForm(fp8.amax_block, _fp8_block, fp8.codes_block),
         "int8": ClosedForm(int8.amax, _int8, int8.codes),
         "nvfp4": ClosedForm(nvfp4.amax, _nvfp4, nvfp4.codes),

@@ -47,7 +47,7 @@ def _e2m1_codes(zero: int, ties_to_even: bool) -> Codes:
 E4M3 = _BYTES.view(ml_dtypes.float8_e4m3fn).astype(np.float32)
 """float32 [256]: what a code of F8_E4M3 is worth. 0x7f and 0xff are NaN; no infinities."""
 
-E8M0 = _BYTES.view(ml_dtypes.float8_e8m0fnu).astype(np.float32)
+E8M0 = np.append(np.ldexp(np.float32(1), np.arange(255) - 127), np.float32(np.nan))
 """float32 [256]: 2^(code - 127), exact also as the subnormal 2^-127; 255 is NaN."""
 
 E2M1_PAIRS = np.concatenate([E2M1_VALUES, -E2M1_VALUES])[
@@ -80,7 +80,10 @@ def decode_e2m1(packed: Codes) -> F32:
 
 
 def encode_e4m3(values: F32) -> Codes:
-    """F8_E4M3 codes, to the nearest and ties to even; from 464 on and for NaN the NaN code."""
+    """F8_E4M3 codes, to the nearest and ties to even; beyond 464 and for NaN the NaN code.
+
+    PyTorch 2.13 saturates beyond 464 instead. No weight over its own scale gets there.
+    """
     return _E4M3_CODES.take(_odd16(values))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import sqlite3
 import stat
 import subprocess
@@ -201,6 +202,26 @@ def test_a_cache_that_may_only_be_read(open_tmp: Path) -> None:
         path.chmod(0o555 if path.is_dir() else 0o444)
     nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
     assert read(*nobody) == 0
+
+
+def test_a_cache_on_a_full_disk(sweep: Path, tmp_path: Path) -> None:
+    """A limit on the size of files stands in for it: every write beyond it fails."""
+    age(sweep.parent)
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+    script = (
+        "import sys, ckptdiff; from ckptdiff.jobs import caching\n"
+        "caching._is_settled = lambda shard, now: True\n"
+        "print(ckptdiff.check(sys.argv[1]).verdict.status)"
+    )
+    command = [sys.executable, "-c", script, str(sweep)]
+    for _ in range(2):
+        done = subprocess.run(
+            command, preexec_fn=limit, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (done.returncode, done.stdout) == (0, "pass\n"), done.stderr
 
 
 def test_two_processes_at_once(tmp_path: Path) -> None:
