@@ -19,7 +19,7 @@ from ckptdiff.quant.registry import (
     requantise,
 )
 from tests.exports import Cell, base_of
-from tests.unit.quant.checkpoints import Linear, fused, tensors
+from tests.unit.quant.checkpoints import Linear, fused, linears, tensors
 from tests.unit.quant.conftest import CELLS
 
 pytestmark = pytest.mark.timeout(1800)
