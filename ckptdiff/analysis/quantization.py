@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
 from fnmatch import translate
 from functools import lru_cache
 
@@ -94,25 +95,37 @@ def is_excluded(config: QuantConfig, module: str) -> bool:
     Patterns are shell patterns; an entry without a wildcard is the module of that name and,
     as older exports mean it, everything below it.
     """
-    literal, wildcard = _excluder(config)
+    excluder = _excluder(config)
     for name in (module, module_key(module)):
-        if wildcard is not None and wildcard.match(name):
+        if excluder.other is not None and excluder.other.match(name):
             return True
-        # The name itself and everything above it, instead of every entry: lists are long.
-        while name:
-            if name in literal:
+        # Beginnings of the name instead of entries: lists of those are long.
+        for end in range(len(name) + 1):
+            if name[:end] in excluder.prefixes:
                 return True
-            name = name.rpartition(".")[0]
+            if (end == len(name) or name[end] == ".") and name[:end] in excluder.names:
+                return True
     return False
 
 
+@dataclass(frozen=True, slots=True)
+class _Excluder:
+    """The entries of `exclude_modules`: names, what stands before a final `*`, and the rest."""
+
+    names: frozenset[str]
+    prefixes: frozenset[str]
+    other: re.Pattern[str] | None
+
+
 @lru_cache(maxsize=64)
-def _excluder(config: QuantConfig) -> tuple[frozenset[str], re.Pattern[str] | None]:
-    """Names without a wildcard, and all patterns with one as a single expression."""
+def _excluder(config: QuantConfig) -> _Excluder:
     entries = {spelled for entry in config.exclude for spelled in (entry, module_key(entry))}
-    patterns = sorted(entry for entry in entries if _WILDCARD.search(entry))
-    wildcard = re.compile("|".join(map(translate, patterns))) if patterns else None
-    return frozenset(entries.difference(patterns)), wildcard
+    names = {entry for entry in entries if not _WILDCARD.search(entry)}
+    starred = {entry for entry in entries - names if not _WILDCARD.search(entry[:-1])}
+    prefixes = {entry[:-1] for entry in starred if entry.endswith("*")}
+    rest = sorted(entries - names - {f"{prefix}*" for prefix in prefixes})
+    other = re.compile("|".join(map(translate, rest))) if rest else None
+    return _Excluder(frozenset(names), frozenset(prefixes), other)
 
 
 def fused_groups(modules: Iterable[str]) -> tuple[tuple[str, ...], ...]:

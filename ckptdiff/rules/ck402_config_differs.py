@@ -54,8 +54,9 @@ def _differences(one: QuantConfig, other: QuantConfig) -> Iterator[Location]:
     for field, expected, actual in pairs:
         if expected != actual:
             yield _place(f"{field} {expected}", f"{field} {actual}")
-    for name in sorted(set(one.exclude) ^ set(other.exclude)):
-        yield _place(*_only("excluded", name in one.exclude), module=name)
+    mine = set(one.exclude)
+    for name in sorted(mine ^ set(other.exclude)):
+        yield _place(*_only("excluded", name in mine), module=name)
     for name in sorted(one.layers.keys() | other.layers.keys()):
         expected, actual = (_listed(config, name) for config in (one, other))
         if expected != actual:
