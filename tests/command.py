@@ -93,7 +93,7 @@ def run(
         capture_output=True,
         timeout=SECONDS,
         check=False,
-        preexec_fn=_obey_permissions if obedient else None,
+        preexec_fn=obey_permissions if obedient else None,
     )
     err = done.stderr.decode()
     assert "Traceback" not in err, err
@@ -103,7 +103,7 @@ def run(
     return Result(done.returncode, done.stdout, err)
 
 
-def _obey_permissions() -> None:
+def obey_permissions() -> None:
     """Let the program about to be started be refused what modes refuse, even to root."""
     if os.geteuid() == 0:
         for capability in (_DAC_OVERRIDE, _DAC_READ_SEARCH):

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import build
@@ -34,18 +31,6 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sweep(tmp_path: Path) -> Path:
     """ROOT of a healthy sweep of four schemes, with its base beside it."""
     return build.write_sweep(tmp_path)
-
-
-@pytest.fixture
-def open_tmp() -> Iterator[Path]:
-    """A temporary directory that other users can reach, which `tmp_path` is not."""
-    path = Path(tempfile.mkdtemp(prefix="ckptdiff-test-"))
-    path.chmod(0o755)
-    yield path
-    # Tests take permissions away; the owner gives them back to clean up.
-    for below in [p for p in path.rglob("*") if p.is_dir() and not p.is_symlink()]:
-        below.chmod(0o755)
-    shutil.rmtree(path)
 
 
 @pytest.fixture
