@@ -237,7 +237,7 @@ def _shards(reading: _Reading, names: tuple[str, ...], index: Index | None) -> t
             reading.defects.append(
                 Defect("missing-shard", "is not there", name, expected=_expected_by(counts[name]))
             )
-    for name in set(present).difference(wanted):
+    for name in sorted(set(present).difference(wanted)):
         if index is not None and name == SINGLE_NAME:
             message = f"is what some loaders take, and others what {INDEX_NAME} names"
             reading.defects.append(Defect("two-readings", message, name))

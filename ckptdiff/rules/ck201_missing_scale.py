@@ -73,7 +73,7 @@ def _by_format(scheme: SchemeEvidence) -> Iterator[tuple[str, Suffix]]:
     """(module, scale) as the layout on disk, and the algorithm in the config, need them."""
     found: dict[str | None, set[Suffix]] = defaultdict(set)
     claimed = {}
-    for key in scheme.coverage.quantized:
+    for key in sorted(scheme.coverage.quantized):
         name = scheme.coverage.modules[key].name
         claimed[key] = module_algorithm(scheme.quantization, name)
         found[claimed[key]].update(scheme.scales.get(name, {}))
@@ -94,7 +94,7 @@ def _by_place(scheme: SchemeEvidence) -> Iterator[tuple[str, Suffix]]:
         of_cache = suffix != "pre_quant_scale"
         lacking: dict[str, list[str]] = defaultdict(list)
         having: dict[str, int] = defaultdict(int)
-        for key in modules if of_cache else scheme.coverage.quantized:
+        for key in modules if of_cache else sorted(scheme.coverage.quantized):
             if suffix in scheme.scales.get(modules[key].name, {}):
                 having[pattern_of(key)] += 1
             else:

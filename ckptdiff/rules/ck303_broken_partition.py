@@ -82,14 +82,14 @@ def _against_ranking(
     listed = {module_key(name): name for name in manifest.selected + manifest.dropped}
     ranked = {module_key(name): name for name in (*baseline.ranking, *baseline.recipes)}
     never = {module_key(r.name) for r in baseline.recipes.values() if not r.eligible}
-    for key in ranked.keys() - listed.keys() - never:
+    for key in sorted(ranked.keys() - listed.keys() - never):
         yield Location(
             module=ranked[key],
             shard=manifest.name,
             expected="selected or dropped",
             actual="not listed",
         )
-    for key in listed.keys() - ranked.keys():
+    for key in sorted(listed.keys() - ranked.keys()):
         yield Location(
             module=listed[key],
             shard=manifest.name,
