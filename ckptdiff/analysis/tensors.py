@@ -106,7 +106,7 @@ class TensorReader:
 
 def read_into(fd: int, offset: int, array: Array) -> None:
     """Fill a contiguous `array` from byte `offset` of the file on. Raises `Unreadable`."""
-    left = memoryview(array.view(np.uint8).reshape(-1)).cast("B")
+    left = array.view(np.uint8).reshape(-1).data
     while left:
         try:
             count = os.preadv(fd, [left], offset)
