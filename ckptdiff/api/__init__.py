@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from ckptdiff.api.hashing import hash as hash
     from ckptdiff.api.hashing import lock as lock
     from ckptdiff.api.hashing import verify as verify
+    from ckptdiff.api.inspecting import details as details
+    from ckptdiff.api.inspecting import module as module
+    from ckptdiff.api.inspecting import overlap as overlap
+    from ckptdiff.api.inspecting import values as values
     from ckptdiff.api.inventory import layers as layers
     from ckptdiff.api.inventory import scan as scan
     from ckptdiff.api.manual import doctor as doctor
@@ -24,22 +28,30 @@ if TYPE_CHECKING:
     from ckptdiff.api.rendering import Format as Format
     from ckptdiff.api.rendering import exit_code as exit_code
     from ckptdiff.api.rendering import render as render
+    from ckptdiff.api.watching import snapshot as snapshot
+    from ckptdiff.api.writing import write_file as write_file
 
 _HOMES = {
     "Format": "rendering",
     "Requirement": "checking",
     "check": "checking",
+    "details": "inspecting",
     "doctor": "manual",
     "exit_code": "rendering",
     "hash": "hashing",
     "layers": "inventory",
     "load_settings": "common",
     "lock": "hashing",
+    "module": "inspecting",
+    "overlap": "inspecting",
     "refuse_inside": "common",
     "render": "rendering",
     "rule_table": "manual",
     "scan": "inventory",
+    "snapshot": "watching",
+    "values": "inspecting",
     "verify": "hashing",
+    "write_file": "writing",
 }
 
 

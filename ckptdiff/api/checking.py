@@ -1,28 +1,28 @@
-"""`check`: the gate."""
+"""`check`: the gate.
+
+What judging takes is imported only when something has to be judged: the report of a sweep
+that is as it was is remembered.
+"""
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from ckptdiff.analysis import summary
-from ckptdiff.analysis.verdict import verdict
-from ckptdiff.api.common import StrPath, base_row, tool
+from ckptdiff.api.remembering import key_of, recall, remember
 from ckptdiff.errors import UsageError
 from ckptdiff.events import CancelToken, Sink, silent
-from ckptdiff.jobs.hashing import Hashing
-from ckptdiff.jobs.looking import look
-from ckptdiff.jobs.reading import read_sweep, relative_id
-from ckptdiff.records.checkpoint import Unread
-from ckptdiff.records.evidence import Evidence
-from ckptdiff.records.finding import Ignore, Severity, Skip
-from ckptdiff.records.report import CHECK_SCHEMA, CheckReport, IgnoredFinding
+from ckptdiff.records.finding import Ignore
+from ckptdiff.records.report import CheckReport
+from ckptdiff.records.request import Request
 from ckptdiff.records.settings import FAIL_ON, FailOn, Settings
-from ckptdiff.records.sweep import Sweep
-from ckptdiff.rules.engine import judge, set_aside
-from ckptdiff.rules.registry import RULES, matching
 from ckptdiff.sources.cache import Cache
+from ckptdiff.sources.trace import tracing
+
+if TYPE_CHECKING:
+    from ckptdiff.api.common import StrPath
 
 Requirement = Literal["base", "manifest"]
 
@@ -49,72 +49,40 @@ def check(
     `base` is the full-precision checkpoint (found by itself where it can be), `hashes=False`
     judges from headers alone, `select` and `ignore` take codes or their beginnings,
     `require` makes a missing base or manifest count as unread, `expect` is the least number
-    of schemes, `jobs` the number of threads. `settings` supplies what is not given. Digests
-    are remembered between runs unless `cache=False`; `rehash` reads everything again.
+    of schemes, `jobs` the number of threads. `settings` supplies what is not given. Digests,
+    and the report of a sweep that has not changed, are remembered between runs unless
+    `cache=False`; `rehash` reads everything again.
 
     Raises `RootError`, `BaseError`, `UsageError` for a request that cannot be carried out
     and `Cancelled` when `cancel` is set; never for what a checkpoint contains.
     """
     _require_known(select, ignore, fail_on, require, expect, jobs)
     settings = settings or Settings()
+    request = Request(
+        root=os.fspath(root),
+        base=settings.base if base is None else os.fspath(base),
+        base_found_by="ckptdiff.toml" if base is None else "--base",
+        hashes=hashes,
+        select=tuple(select) or settings.select,
+        ignore=tuple(_ignore(item) for item in ignore) + settings.ignore,
+        fail_on=fail_on or settings.fail_on or "error",
+        require=tuple(require) or settings.require,
+        expect=settings.expect if expect is None else expect,
+        config=settings.path,
+    )
+    store = Cache() if cache else None
+    key = key_of(request)
+    if store and key and not rehash and (known := recall(store, key)):
+        return known
+    from ckptdiff.api.judging import judged
+
+    started = time.time_ns()
     cancel = cancel or CancelToken()
-    rules = matching(tuple(select) or settings.select)
-    ignores = [_ignore(item) for item in ignore] + list(settings.ignore)
-    for item in ignores:
-        matching((item.code,))
-    found_by = "--base" if base is not None else "ckptdiff.toml"
-    chosen = base if base is not None else settings.base
-    sweep = read_sweep(
-        Path(root),
-        base=None if chosen is None else Path(chosen),
-        base_found_by=found_by,
-        sink=sink,
-        cancel=cancel,
-    )
-    scan = any("values" in rule.needs for rule in rules)
-    how = Hashing(Cache() if cache else None, rehash, scan, jobs) if hashes else None
-    # The base's tensors are read only when a rule compares them.
-    compare = any({"hashes", "base"} <= set(rule.needs) for rule in rules)
-    evidence, lost = look(sweep, how, compare=compare, sink=sink, cancel=cancel)
-    findings, skips = judge(evidence, rules)
-    kept, ignored = set_aside(summary.sort_findings(findings), ignores)
-    unread = summary.all_unread(evidence, sweep.unread + lost)
-    unread += _unmet(
-        sweep,
-        evidence,
-        tuple(require) or settings.require,
-        settings.expect if expect is None else expect,
-    )
-    if sweep.base is None:
-        skips += (Skip("CK6", ".", f"no base: {sweep.base_note}"),)
-    return CheckReport(
-        schema=CHECK_SCHEMA,
-        tool=tool(),
-        root=str(root),
-        config=None if settings.path is None else relative_id(Path(settings.path), Path(root)),
-        base=base_row(sweep),
-        verdict=verdict(
-            evidence,
-            kept,
-            [finding for finding, _ in ignored],
-            unread,
-            fail_on=threshold(fail_on or settings.fail_on),
-            all_rules=len(rules) == len(RULES),
-        ),
-        schemes=summary.scheme_rows(evidence, kept),
-        identity=summary.identity_rows(evidence),
-        findings=kept,
-        skipped=skips,
-        ignored=tuple(IgnoredFinding.of(finding, reason) for finding, reason in ignored),
-        unread=unread,
-        passed_over=sweep.passed_over,
-        counts=summary.counts(len(evidence.schemes), kept, len(ignored), len(skips), len(unread)),
-    )
-
-
-def threshold(fail_on: str | None) -> Severity:
-    """The severity from which on a verdict is "fail"; "never" leaves the verdict honest."""
-    return "warning" if fail_on == "warning" else "error"
+    with tracing() as trace:
+        report = judged(request, store=store, rehash=rehash, jobs=jobs, sink=sink, cancel=cancel)
+    if store and key:
+        remember(store, key, report, trace, started)
+    return report
 
 
 def _require_known(
@@ -135,24 +103,6 @@ def _require_known(
         raise UsageError(f"fail_on is {fail_on!r}", f"Known are {', '.join(FAIL_ON)}.")
     if (expect is not None and expect < 0) or (jobs is not None and jobs < 1):
         raise UsageError("expect and jobs are counts", "expect is 0 or more, jobs 1 or more.")
-
-
-def _unmet(
-    sweep: Sweep, evidence: Evidence, require: Sequence[str], expect: int | None
-) -> tuple[Unread, ...]:
-    """What was asked for and is not there: it could not be looked at."""
-    unmet = []
-    if "base" in require and sweep.base is None:
-        unmet.append(Unread(".", f"a base is required: {sweep.base_note}"))
-    if "manifest" in require:
-        unmet += [
-            Unread(scheme.id, "a coverage manifest is required, and there is none")
-            for scheme in evidence.schemes
-            if not scheme.checkpoint.coverage and not scheme.is_baseline
-        ]
-    if expect is not None and len(evidence.schemes) < expect:
-        unmet.append(Unread(".", f"{len(evidence.schemes)} schemes found, {expect} expected"))
-    return tuple(unmet)
 
 
 def _ignore(item: str | Ignore) -> Ignore:

@@ -46,6 +46,7 @@ from ckptdiff.records.checkpoint import (
 )
 from ckptdiff.sources.listing import list_directory
 from ckptdiff.sources.local import Unreadable, read_document
+from ckptdiff.sources.trace import note_entry
 
 T = TypeVar("T")
 
@@ -263,6 +264,7 @@ def _wanted(present: list[str], names: tuple[str, ...], index: Index | None) -> 
 
 def _exists(path: Path) -> bool:
     """Whether there is a directory entry of that name, be it a dangling link or a fifo."""
+    note_entry(path)
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError, ValueError):

@@ -175,3 +175,33 @@ def _inputs(weight: Tensor) -> tuple[int, ...]:
 
 def _spell(tensor: Tensor) -> str:
     return f"{tensor.dtype} {list(tensor.shape)}"
+
+
+def packed_as(
+    layout: LayoutName, rows: int, columns: int
+) -> tuple[tuple[str, tuple[int, ...]], dict[Suffix, tuple[str, tuple[int, ...]]]]:
+    """(dtype, shape) of a weight [O, I] in a layout, and of the weight scales beside it.
+
+    Raises `ValueError` for AWQ's layouts, whose scales no shape determines.
+    """
+    grid = (_blocks(rows, FP8_BLOCK), 1, _blocks(columns, FP8_BLOCK), 1)
+    halved = ("U8", (rows, columns // 2))
+    match layout:
+        case "fp8":
+            return ("F8_E4M3", (rows, columns)), {"weight_scale": ("F32", ())}
+        case "fp8-channel":
+            return ("F8_E4M3", (rows, columns)), {"weight_scale": ("F32", (rows,))}
+        case "fp8-block":
+            shape = grid if math.prod(grid) > 1 else ()
+            return ("F8_E4M3", (rows, columns)), {"weight_scale": ("F32", shape)}
+        case "int8":
+            return ("I8", (rows, columns)), {"weight_scale": ("F32", (rows,))}
+        case "mxfp8":
+            scale = (rows, _blocks(columns, MX_BLOCK))
+            return ("F8_E4M3", (rows, columns)), {"weight_scale": ("U8", scale)}
+        case "mxfp4":
+            return halved, {"weight_scale": ("U8", (rows, _blocks(columns, MX_BLOCK)))}
+        case "nvfp4" | "nvfp4-32":
+            scale = (rows, _blocks(columns, 16 if layout == "nvfp4" else 32))
+            return halved, {"weight_scale": ("F8_E4M3", scale), "weight_scale_2": ("F32", ())}
+    raise ValueError(f"the scales of {layout} are searched for")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ckptdiff.sources.local import Unreadable, reason_of
+from ckptdiff.sources.trace import note, note_entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +22,16 @@ class Entry:
 def list_directory(path: Path) -> tuple[Entry, ...]:
     """The entries of `path`, sorted by name. Raises `Unreadable`."""
     try:
+        # Asked before the listing: what is added meanwhile makes the note untrue, not the list.
+        note(path, path.stat())
         with os.scandir(path) as entries:
             found = [Entry(e.name, _is_directory(e), e.is_symlink()) for e in entries]
     except OSError as error:
+        note_entry(path)
         raise Unreadable(reason_of(error)) from error
+    for entry in found:
+        if entry.linked:  # where it leads to can change without a change of this directory
+            note_entry(path / entry.name)
     return tuple(sorted(found, key=lambda entry: entry.name))
 
 

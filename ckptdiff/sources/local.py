@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ckptdiff.records.checkpoint import FileIdentity
+from ckptdiff.sources.trace import note, note_entry
 
 DOCUMENT_LIMIT = 64 * 1024 * 1024
 """Bytes of the largest JSON document that `read_document` reads."""
@@ -77,6 +78,7 @@ def open_regular(path: str | Path) -> Iterator[OpenFile]:
     try:
         fd = os.open(path, _FLAGS)
     except OSError as error:
+        note_entry(path)
         # Sockets, and devices without a driver, refuse to be opened at all.
         if error.errno in (errno.ENXIO, errno.ENODEV):
             raise NotRegular("a socket or a device") from error
@@ -88,6 +90,7 @@ def open_regular(path: str | Path) -> Iterator[OpenFile]:
             status = os.fstat(fd)
         except OSError as error:
             raise Unreadable(reason_of(error)) from error
+        note(path, status)
         if not stat.S_ISREG(status.st_mode):
             kind = _KINDS.get(stat.S_IFMT(status.st_mode), "of an unknown kind")
             raise NotRegular(kind)

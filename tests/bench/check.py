@@ -160,7 +160,7 @@ def main() -> None:
     options = parser.parse_args()
     print(f"{'what':<58}{'ours':>12}{'rival':>12}{'ratio':>9}{'target':>9}")
     with tempfile.TemporaryDirectory(dir=options.dir, prefix="ckptdiff-bench-") as name:
-        os.environ["XDG_CACHE_HOME"] = str(Path(name) / "cache")
+        os.environ["XDG_CACHE_HOME"] = str(Path(name) / ".cache")
         first_run(Path(name), options.gb, options.repeats)
         second_run(Path(name))
 

@@ -1,0 +1,46 @@
+"""`snapshot`: what tells, without opening a file, that a scheme appeared or changed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from ckptdiff.api.common import StrPath
+from ckptdiff.errors import RootError
+from ckptdiff.formats.discovery import find_checkpoints
+
+# One file: its path below the scheme, and what stat tells of it.
+Mark = tuple[str, int, int, int]
+
+
+def snapshot(root: StrPath = ".") -> Mapping[str, tuple[Mark, ...]]:
+    """scheme id -> the names, sizes and times of its files, for comparing with a later one.
+
+    Raises `RootError` when `root` is no directory any more.
+    """
+    path = Path(root)
+    if not path.is_dir():
+        raise RootError(f"{root} is no directory any more", "Check the path.")
+    return {id: tuple(sorted(_marks(here))) for id, here in find_checkpoints(path).checkpoints}
+
+
+def _marks(path: Path) -> Iterator[Mark]:
+    """The files of one checkpoint and of its own folders, not of checkpoints below it."""
+    for folder in (path, *_folders(path)):
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    status = entry.stat()
+                    if not entry.is_dir():
+                        name = f"{folder.name}/{entry.name}"
+                        yield name, status.st_size, status.st_mtime_ns, status.st_ino
+        except OSError:
+            continue  # it vanished in between: the next look will see it
+
+
+def _folders(path: Path) -> Iterator[Path]:
+    from ckptdiff.formats.manifests import MANIFEST_DIR
+
+    if (path / MANIFEST_DIR).is_dir():
+        yield path / MANIFEST_DIR
