@@ -14,7 +14,7 @@ from typing import Literal
 
 from ckptdiff.errors import Cancelled
 
-Unit = Literal["bytes", "files", "checkpoints"]
+Unit = Literal["bytes", "files", "checkpoints", "prompts", "batches", "modules"]
 
 
 @dataclass(frozen=True, slots=True)

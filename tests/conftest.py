@@ -24,7 +24,11 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     That takes minutes; set CKPTDIFF_TEST_EXPORTS to a directory to keep it between sessions.
     """
     kept = os.environ.get("CKPTDIFF_TEST_EXPORTS")
-    return Path(kept) if kept else tmp_path_factory.mktemp("exports")
+    if kept:
+        return Path(kept)
+    # pytest-xdist gives each of its processes a folder in a common one.
+    common = tmp_path_factory.getbasetemp()
+    return (common.parent if "PYTEST_XDIST_WORKER" in os.environ else common) / "exports"
 
 
 @pytest.fixture

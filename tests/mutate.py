@@ -162,20 +162,27 @@ def graft(scheme: Path, module: str, donor: Path) -> None:
         found.update(taken)
 
 
+# (with base, deep): the ways in which a sweep is judged.
+Way = tuple[bool, bool]
+WAYS: tuple[Way, ...] = ((False, False), (True, False), (True, True))
+
+
 @dataclass
 class Mutant:
     """A copy of a sweep and its base in which one fault is planted.
 
-    The base lies where no search finds it, so every fault is judged with and without it.
+    The base lies where no search finds it, so every fault is judged with and without it, and
+    with weights recomputed from it.
     """
 
     folder: Path
-    healthy: dict[bool, tuple[Finding, ...]] = field(default_factory=dict)
+    healthy: dict[Way, tuple[Finding, ...]] = field(default_factory=dict)
+    ways: tuple[Way, ...] = WAYS
 
     @classmethod
-    def of(cls, sweep: Path, base: Path, folder: Path) -> Mutant:
-        """A copy of `sweep` and `base` below `folder`, which has to be healthy."""
-        mutant = cls(folder)
+    def of(cls, sweep: Path, base: Path, folder: Path, ways: tuple[Way, ...] = WAYS) -> Mutant:
+        """A copy of `sweep` and `base` below `folder`, which has to be healthy in all `ways`."""
+        mutant = cls(folder, ways=ways)
         shutil.copytree(sweep, mutant.root)
         shutil.copytree(base, mutant.base)
         mutant.settle()
@@ -183,7 +190,7 @@ class Mutant:
 
     def copy(self, folder: Path) -> Mutant:
         shutil.copytree(self.folder, folder, dirs_exist_ok=True)
-        return Mutant(folder, dict(self.healthy))
+        return Mutant(folder, dict(self.healthy), self.ways)
 
     @property
     def root(self) -> Path:
@@ -197,35 +204,39 @@ class Mutant:
         (scheme,) = self.root.glob(f"*_top{percent}_*")
         return scheme
 
-    def check(self, with_base: bool) -> CheckReport:
-        return ckptdiff.check(self.root, base=self.base if with_base else None)
+    def check(self, with_base: bool = True, deep: bool = False) -> CheckReport:
+        return ckptdiff.check(self.root, base=self.base if with_base else None, deep=deep)
 
     def settle(self) -> None:
         """Call what is there now healthy: nothing above info may be reported."""
-        for with_base in (True, False):
-            report = self.check(with_base)
+        for way in self.ways:
+            report = self.check(*way)
             assert [f for f in report.findings if f.severity != "info"] == []
-            assert (report.base is not None) == with_base
-            self.healthy[with_base] = report.findings
+            assert (report.base is not None) == way[0]
+            self.healthy[way] = report.findings
 
-    def new(self, with_base: bool = True) -> list[Finding]:
+    def new(self, with_base: bool = True, deep: bool = False) -> list[Finding]:
         """The findings that the fault brought. All others are still there, except that an
         info about a scheme at fault may be gone."""
-        return self._new(self.check(with_base), with_base)
+        return self._new(self.check(with_base, deep), (with_base, deep))
 
     def expect(
         self, code: str, schemes: Path | Sequence[Path], places: Iterable[Location] = ()
     ) -> Finding:
         """The fault has this code, in each of the schemes at these places, and no other.
 
-        Without the base nothing else is reported either. Returns the first finding.
+        Where the rule lacks what it needs, nothing else is reported either. Returns the first
+        finding.
         """
         ids = [path.name for path in ([schemes] if isinstance(schemes, Path) else schemes)]
         (rule,) = api.rule_table(code)
-        for with_base in (False, True):
-            report = self.check(with_base)
-            found = self._new(report, with_base)
-            wanted = [] if "base" in rule.needs and not with_base else ids
+        places = list(places)
+        for way in self.ways:
+            with_base, deep = way
+            report = self.check(with_base, deep)
+            found = self._new(report, way)
+            able = (with_base or "base" not in rule.needs) and (deep or "proof" not in rule.needs)
+            wanted = ids if able else []
             assert [(f.code, f.schemes) for f in found] == [(code, (id,)) for id in wanted]
             error = rule.severity == "error" and wanted
             assert ckptdiff.exit_code(report) == (1 if error else 0)
@@ -235,8 +246,8 @@ class Mutant:
                 assert _places(finding.locations) == _places(places)
         return found[0]
 
-    def _new(self, report: CheckReport, with_base: bool) -> list[Finding]:
-        healthy = self.healthy[with_base]
+    def _new(self, report: CheckReport, way: Way) -> list[Finding]:
+        healthy = self.healthy[way]
         new = [finding for finding in report.findings if finding not in healthy]
         faulty = {id for finding in new for id in finding.schemes}
         for lost in (finding for finding in healthy if finding not in report.findings):

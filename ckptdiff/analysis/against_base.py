@@ -13,7 +13,7 @@ from ckptdiff.analysis.quantization import is_tied_head, known_algorithm
 from ckptdiff.formats.layouts import scale_suffix
 from ckptdiff.formats.names import keys_of
 from ckptdiff.records.against_base import AgainstBase, Pair
-from ckptdiff.records.checkpoint import Tensor
+from ckptdiff.records.checkpoint import Checkpoint, Tensor
 from ckptdiff.records.coverage import Module
 from ckptdiff.records.evidence import SchemeEvidence
 
@@ -57,7 +57,7 @@ def _classified(
 ) -> Iterator[tuple[str, Pair]]:
     of_base, of_scheme = base.tensors, scheme.tensors
     modules = {module.name: module for module in scheme.coverage.modules.values()}
-    algorithms = _algorithms(scheme)
+    algorithms = algorithms_of(scheme)
     for key, (name, tensor, shard) in of_scheme.items():
         owner = modules.get(name.rpartition(".")[0])
         base_name, other, _ = of_base.get(key, (None, None, ""))
@@ -107,18 +107,25 @@ def _missing(
     # What the index promises and no shard holds is CK104's.
     known = {*have, *indexed}
     modules = scheme.coverage.modules
-    config = base.checkpoint.config
-    tied = scheme.checkpoint.config is not None and scheme.checkpoint.config.tied_embeddings
     for key, (name, tensor, shard) in base.tensors.items():
         module = key.removesuffix(".weight")
         packed = module in modules and modules[module].quantized
-        if key in known or packed or (tied and module == "lm_head"):
+        if key in known or packed or is_tied_away(key, scheme.checkpoint):
             continue
-        layer = _LAYER.match(key)
-        layers = config.num_layers if config else None
-        beyond = layer is not None and layers is not None and int(layer[1]) >= layers
-        never = beyond or _NEVER_EXPORTED.search(key)
+        never = is_base_only(key, base.checkpoint)
         yield "base_only" if never else "missing", Pair(name, shard, None, tensor)
+
+
+def is_tied_away(key: str, scheme: Checkpoint) -> bool:
+    """Whether this is a head that shares the embedding's weight and is not stored."""
+    return key == "lm_head.weight" and scheme.config is not None and scheme.config.tied_embeddings
+
+
+def is_base_only(key: str, base: Checkpoint) -> bool:
+    """Whether no export holds this tensor of base: heads for multi-token prediction, buffers."""
+    layer, layers = _LAYER.match(key), base.config.num_layers if base.config else None
+    beyond = layer is not None and layers is not None and int(layer[1]) >= layers
+    return beyond or _NEVER_EXPORTED.search(key) is not None
 
 
 def _is_folded(algorithms: set[str], name: str) -> bool:
@@ -130,7 +137,7 @@ def _is_folded(algorithms: set[str], name: str) -> bool:
     return leaf in ("up_proj", "v_proj") and "NVFP4_AWQ" in algorithms
 
 
-def _algorithms(scheme: SchemeEvidence) -> set[str]:
+def algorithms_of(scheme: SchemeEvidence) -> set[str]:
     """The algorithms that the config names and the tensors allow, and the AWQ formats that the
     tensors show, should the config be wrong: 4-bit weights with a pre_quant_scale."""
     config = scheme.quantization

@@ -11,9 +11,8 @@ from collections.abc import Iterable, Iterator
 
 import ml_dtypes
 import numpy as np
-import xxhash
 
-from ckptdiff.analysis.hashing import SPAN_BYTES
+from ckptdiff.analysis.spans import SpanHasher
 from ckptdiff.events import CancelToken
 from ckptdiff.records.checkpoint import FileIdentity, Shard
 from ckptdiff.sources.local import Unreadable, identity, open_regular, read_range
@@ -34,25 +33,12 @@ def cast_digest(chunks: Iterable[bytes], source: str, target: str) -> bytes:
     Both are float dtypes of safetensors. `chunks` are consecutive parts of the tensor, each
     of whole elements. Values that overflow become infinities, as in a plain cast.
     """
-    spans: list[bytes] = []
-    hasher, filled = xxhash.xxh3_128(), 0
+    hasher = SpanHasher()
     for chunk in chunks:
         with np.errstate(all="ignore"):
             values = np.frombuffer(chunk, NUMPY[source]).astype(NUMPY[target])
-        data = memoryview(values.view(np.uint8).data)
-        while data:
-            part = data[: SPAN_BYTES - filled]
-            hasher.update(part)
-            filled += len(part)
-            data = data[len(part) :]
-            if filled == SPAN_BYTES:
-                spans.append(hasher.digest())
-                hasher, filled = xxhash.xxh3_128(), 0
-    if not spans:
-        return hasher.digest()
-    if filled:
-        spans.append(hasher.digest())
-    return spans[0] if len(spans) == 1 else xxhash.xxh3_128_digest(b"".join(spans))
+        hasher.update(memoryview(values.view(np.uint8).data))
+    return hasher.digest()
 
 
 def cast_tensor(shard: Shard, name: str, target: str, cancel: CancelToken) -> bytes:

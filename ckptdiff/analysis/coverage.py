@@ -63,6 +63,12 @@ def coverage_of(scheme: Checkpoint) -> Coverage:
     )
 
 
+def recipe_members(scheme: Checkpoint, modules: Mapping[str, Module]) -> dict[str, tuple[str, ...]]:
+    """recipe as the manifests name it -> the keys of the existing modules it stands for."""
+    manifest = scheme.coverage[0] if scheme.coverage else None
+    return _members(modules, _recipe_key(modules), _ranking(manifest, baseline_of(scheme)))
+
+
 def modules_of(checkpoint: Checkpoint) -> dict[str, Module]:
     """key -> module for every module that owns a weight, in order of appearance."""
     tensors = {name: (tensor, shard.name) for name, tensor, shard in checkpoint.items()}
@@ -197,7 +203,7 @@ def _ranking(
 
 
 def _members(
-    modules: dict[str, Module], key: Callable[[str], str], names: tuple[str, ...]
+    modules: Mapping[str, Module], key: Callable[[str], str], names: tuple[str, ...]
 ) -> dict[str, tuple[str, ...]]:
     """recipe -> the keys of the existing modules that it stands for."""
     groups = RecipeGroups.of(modules, map(key, names))
@@ -210,7 +216,7 @@ def _is_linear(module: Module) -> bool:
     return module.packable and "embed" not in leaf and leaf not in ("lm_head", "wte", "wpe")
 
 
-def _recipe_key(modules: dict[str, Module]) -> Callable[[str], str]:
+def _recipe_key(modules: Mapping[str, Module]) -> Callable[[str], str]:
     """recipe name -> module key, in the spelling that the keys of `modules` use."""
     if all(module_key(module.name) == key for key, module in modules.items()):
         return module_key

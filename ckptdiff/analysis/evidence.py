@@ -9,6 +9,7 @@ from ckptdiff.analysis import against_base
 from ckptdiff.analysis.coverage import baseline_of, coverage_of
 from ckptdiff.analysis.fingerprint import fingerprint
 from ckptdiff.analysis.identity import identity_groups, mislabelled
+from ckptdiff.events import CancelToken
 from ckptdiff.formats.layouts import layout_of, scale_suffix
 from ckptdiff.formats.manifests import BASELINE_SUFFIX
 from ckptdiff.formats.names import keys_of
@@ -17,17 +18,29 @@ from ckptdiff.records.coverage import Coverage
 from ckptdiff.records.digests import Flaws, ShardDigests
 from ckptdiff.records.evidence import Evidence, SchemeEvidence
 from ckptdiff.records.layout import Layout, Scale, Suffix
+from ckptdiff.records.proof import Proof
 from ckptdiff.records.sweep import Sweep
 
 
-def gather(sweep: Sweep, digests: Mapping[str, ShardDigests] | None) -> Evidence:
-    """The evidence for `sweep`. `digests` by shard path, or None when nothing was hashed."""
-    schemes = tuple(scheme_evidence(checkpoint, digests) for checkpoint in sweep.schemes)
+def gather(
+    sweep: Sweep, digests: Mapping[str, ShardDigests] | None, cancel: CancelToken | None = None
+) -> Evidence:
+    """The evidence for `sweep`. `digests` by shard path, or None when nothing was hashed.
+
+    Raises `Cancelled` between two schemes, each of which may have 100,000 tensors.
+    """
+
+    def seen(checkpoint: Checkpoint) -> SchemeEvidence:
+        if cancel is not None:
+            cancel.raise_if_cancelled()
+        return scheme_evidence(checkpoint, digests)
+
+    schemes = tuple(map(seen, sweep.schemes))
     groups = identity_groups(schemes)
     return Evidence(
         root=sweep.root,
         schemes=schemes,
-        base=scheme_evidence(sweep.base.checkpoint, digests) if sweep.base else None,
+        base=seen(sweep.base.checkpoint) if sweep.base else None,
         hashed=digests is not None,
         identity=groups,
         mislabelled=mislabelled(schemes, groups) if digests is not None else {},
@@ -42,13 +55,27 @@ def casts_wanted(evidence: Evidence) -> set[tuple[str, str]]:
     return {wanted for s in evidence.schemes for wanted in against_base.casts_wanted(s, base)}
 
 
-def with_base(evidence: Evidence, casts: against_base.Casts) -> Evidence:
-    """The evidence with every scheme compared with the base, if there is one."""
+def with_base(evidence: Evidence, casts: against_base.Casts, cancel: CancelToken) -> Evidence:
+    """The evidence with every scheme compared with the base, if there is one. Raises
+    `Cancelled`."""
     if evidence.base is None:
         return evidence
-    base = evidence.base
-    compared = {s.id: against_base.compare(s, base, casts) for s in evidence.schemes}
+    compared = {}
+    for scheme in evidence.schemes:
+        cancel.raise_if_cancelled()
+        compared[scheme.id] = against_base.compare(scheme, evidence.base, casts)
     return replace(evidence, against_base=compared)
+
+
+def with_proofs(evidence: Evidence, proofs: Mapping[str, Mapping[str, Proof]]) -> Evidence:
+    """The evidence with what recomputing each scheme showed; what could not be read for that
+    was not read of the scheme."""
+
+    def marked(scheme: SchemeEvidence) -> SchemeEvidence:
+        found = (proof.unread for proof in proofs.get(scheme.id, {}).values())
+        return replace(scheme, unread=tuple(_distinct([*scheme.unread, *found])))
+
+    return replace(evidence, schemes=tuple(map(marked, evidence.schemes)), proofs=proofs)
 
 
 def quantization_of(checkpoint: Checkpoint) -> QuantConfig | None:

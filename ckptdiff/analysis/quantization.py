@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import translate
 from functools import lru_cache
@@ -138,6 +138,26 @@ def fused_groups(modules: Iterable[str]) -> tuple[tuple[str, ...], ...]:
         if leaf in numbers:
             found[parent, numbers[leaf]].append(module)
     return tuple(tuple(sorted(members)) for members in found.values() if len(members) > 1)
+
+
+def lacking_by_place(scheme: SchemeEvidence) -> Iterator[tuple[str, Suffix]]:
+    """(module, scale) where two or more, and in all, other modules of the same place have one."""
+    modules = scheme.coverage.modules
+    suffixes: tuple[Suffix, ...] = ("pre_quant_scale", "k_scale", "v_scale")
+    for suffix in suffixes:
+        if not any(suffix in scales for scales in scheme.scales.values()):
+            continue
+        of_cache = suffix != "pre_quant_scale"
+        lacking: dict[str, list[str]] = defaultdict(list)
+        having: dict[str, int] = defaultdict(int)
+        for key in modules if of_cache else sorted(scheme.coverage.quantized):
+            if suffix in scheme.scales.get(modules[key].name, {}):
+                having[pattern_of(key)] += 1
+            else:
+                lacking[pattern_of(key)].append(key)
+        for pattern, keys in lacking.items():
+            if len(keys) == 1 and having[pattern] > 1:
+                yield keys[0], suffix
 
 
 def pattern_of(module: str) -> str:

@@ -8,9 +8,11 @@ from typing import Literal
 
 from ckptdiff.analysis.identity import blamed
 from ckptdiff.analysis.ordering import natural
+from ckptdiff.analysis.writers import proof_row
 from ckptdiff.records.checkpoint import Checkpoint, Unread
 from ckptdiff.records.evidence import Evidence, SchemeEvidence
-from ckptdiff.records.finding import SEVERITIES, Finding
+from ckptdiff.records.finding import SEVERITIES, Finding, Skip
+from ckptdiff.records.proof import Proof
 from ckptdiff.records.report import (
     ActualRow,
     Counts,
@@ -26,7 +28,7 @@ def scheme_rows(evidence: Evidence, findings: Sequence[Finding]) -> tuple[Scheme
     letters = {id: group.letter for group in evidence.identity for id in group.schemes}
     worst = _worst(evidence, findings)
     return tuple(
-        _scheme_row(scheme, letters.get(scheme.id), worst)
+        _scheme_row(scheme, letters.get(scheme.id), worst, evidence.proofs.get(scheme.id))
         for scheme in sorted(evidence.schemes, key=lambda s: natural(s.id))
     )
 
@@ -73,6 +75,19 @@ def all_unread(evidence: Evidence, elsewhere: Sequence[Unread]) -> tuple[Unread,
     return tuple(sorted(set(found), key=lambda item: (natural(item.path), item.reason)))
 
 
+def not_recomputed(evidence: Evidence) -> tuple[Skip, ...]:
+    """What kept weights from being recomputed, apart from what could not be read."""
+    reasons: dict[tuple[str, str], int] = defaultdict(int)
+    for scheme in evidence.schemes:
+        for proof in evidence.proofs.get(scheme.id, {}).values():
+            if proof.status == "unknown" and not proof.unread and not scheme.foreign:
+                reasons[scheme.id, proof.reason or ""] += 1
+    return tuple(
+        Skip("CK207", id, f"{count} quantized weights were not recomputed: {reason}")
+        for (id, reason), count in reasons.items()
+    )
+
+
 def dtype_bytes(checkpoint: Checkpoint) -> dict[str, int]:
     """dtype -> bytes of tensor data, sorted by name."""
     total: dict[str, int] = defaultdict(int)
@@ -82,7 +97,10 @@ def dtype_bytes(checkpoint: Checkpoint) -> dict[str, int]:
 
 
 def _scheme_row(
-    scheme: SchemeEvidence, letter: str | None, worst: Mapping[str, Status]
+    scheme: SchemeEvidence,
+    letter: str | None,
+    worst: Mapping[str, Status],
+    proofs: Mapping[str, Proof] | None,
 ) -> SchemeRow:
     checkpoint, coverage = scheme.checkpoint, scheme.coverage
     has_headers = any(shard.header for shard in checkpoint.shards)
@@ -107,6 +125,7 @@ def _scheme_row(
         fingerprint=scheme.fingerprint,
         identity=letter,
         status=_status(scheme, worst),
+        proof=proof_row(proofs.values()) if proofs is not None else None,
     )
 
 

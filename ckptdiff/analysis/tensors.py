@@ -78,6 +78,10 @@ class TensorReader:
         assert weight_scale is not None  # a layout without it has no name
         return Scales(weight_scale, read("weight_scale_2"), read("pre_quant_scale"))
 
+    def place(self, shard: Shard, name: str) -> tuple[int, int]:
+        """(file descriptor, byte offset) of a tensor, for whoever copies it as it is."""
+        return self._fd(shard), _start(shard, name)
+
     def confirm(self, *shards: Shard) -> None:
         """Raise `Unreadable` when one of the shards is not what it was when it was opened."""
         for shard in shards:

@@ -10,14 +10,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ckptdiff.api.baselining import PlannedBaseline as PlannedBaseline
+    from ckptdiff.api.baselining import execute_baseline as execute_baseline
+    from ckptdiff.api.baselining import plan_baseline as plan_baseline
     from ckptdiff.api.checking import Requirement as Requirement
     from ckptdiff.api.checking import check as check
     from ckptdiff.api.common import load_settings as load_settings
     from ckptdiff.api.common import refuse_inside as refuse_inside
+    from ckptdiff.api.comparing import diff as diff
+    from ckptdiff.api.composing import Planned as Planned
+    from ckptdiff.api.composing import execute as execute
+    from ckptdiff.api.composing import plan_reexport as plan_reexport
+    from ckptdiff.api.composing import plan_sweep as plan_sweep
     from ckptdiff.api.hashing import hash as hash
     from ckptdiff.api.hashing import lock as lock
     from ckptdiff.api.hashing import verify as verify
     from ckptdiff.api.inspecting import details as details
+    from ckptdiff.api.inspecting import differences as differences
     from ckptdiff.api.inspecting import module as module
     from ckptdiff.api.inspecting import overlap as overlap
     from ckptdiff.api.inspecting import values as values
@@ -25,6 +34,7 @@ if TYPE_CHECKING:
     from ckptdiff.api.inventory import scan as scan
     from ckptdiff.api.manual import doctor as doctor
     from ckptdiff.api.manual import rule_table as rule_table
+    from ckptdiff.api.probing import probe as probe
     from ckptdiff.api.rendering import Format as Format
     from ckptdiff.api.rendering import exit_code as exit_code
     from ckptdiff.api.rendering import render as render
@@ -33,10 +43,16 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Format": "rendering",
+    "Planned": "composing",
+    "PlannedBaseline": "baselining",
     "Requirement": "checking",
     "check": "checking",
     "details": "inspecting",
+    "differences": "inspecting",
+    "diff": "comparing",
     "doctor": "manual",
+    "execute": "composing",
+    "execute_baseline": "baselining",
     "exit_code": "rendering",
     "hash": "hashing",
     "layers": "inventory",
@@ -44,6 +60,10 @@ _HOMES = {
     "lock": "hashing",
     "module": "inspecting",
     "overlap": "inspecting",
+    "plan_baseline": "baselining",
+    "plan_reexport": "composing",
+    "plan_sweep": "composing",
+    "probe": "probing",
     "refuse_inside": "common",
     "render": "rendering",
     "rule_table": "manual",

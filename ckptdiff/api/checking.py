@@ -32,6 +32,7 @@ def check(
     *,
     base: StrPath | None = None,
     hashes: bool = True,
+    deep: bool = False,
     select: Sequence[str] = (),
     ignore: Sequence[str | Ignore] = (),
     fail_on: FailOn | None = None,
@@ -47,7 +48,8 @@ def check(
     """Read every scheme below `root`, run the rules, return the report.
 
     `base` is the full-precision checkpoint (found by itself where it can be), `hashes=False`
-    judges from headers alone, `select` and `ignore` take codes or their beginnings,
+    judges from headers alone, `deep` recomputes every quantized weight from the base (a base
+    that is missing then counts as unread), `select` and `ignore` take codes or their beginnings,
     `require` makes a missing base or manifest count as unread, `expect` is the least number
     of schemes, `jobs` the number of threads. `settings` supplies what is not given. Digests,
     and the report of a sweep that has not changed, are remembered between runs unless
@@ -63,6 +65,7 @@ def check(
         base=settings.base if base is None else os.fspath(base),
         base_found_by="ckptdiff.toml" if base is None else "--base",
         hashes=hashes,
+        deep=deep,
         select=tuple(select) or settings.select,
         ignore=tuple(_ignore(item) for item in ignore) + settings.ignore,
         fail_on=fail_on or settings.fail_on or "error",

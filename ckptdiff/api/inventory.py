@@ -23,7 +23,7 @@ def scan(
     Raises as `check` does.
     """
     sweep = read(root, base, sink, cancel)
-    evidence = gather(sweep, None)
+    evidence = gather(sweep, None, cancel)
     return ScanReport(
         schema=SCAN_SCHEMA,
         tool=tool(),
@@ -50,7 +50,7 @@ def layers(
     contradicts. Raises as `check` does.
     """
     sweep = read(root, base, sink, cancel)
-    evidence = gather(sweep, None)
+    evidence = gather(sweep, None, cancel)
     rows = layer_rows(evidence.schemes, pattern=pattern, mismatches=mismatches)
     return LayersReport(
         schema=LAYERS_SCHEMA,

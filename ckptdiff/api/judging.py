@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from ckptdiff.analysis import summary
 from ckptdiff.analysis.verdict import verdict
 from ckptdiff.api.common import base_row, tool
+from ckptdiff.errors import UsageError
 from ckptdiff.events import CancelToken, Sink
 from ckptdiff.jobs.hashing import Hashing
 from ckptdiff.jobs.looking import look
@@ -18,6 +18,7 @@ from ckptdiff.records.finding import Severity, Skip
 from ckptdiff.records.report import CHECK_SCHEMA, CheckReport, IgnoredFinding
 from ckptdiff.records.request import Request
 from ckptdiff.records.sweep import Sweep
+from ckptdiff.rules.base import Rule
 from ckptdiff.rules.engine import judge, set_aside
 from ckptdiff.rules.registry import RULES, matching
 from ckptdiff.sources.cache import Cache
@@ -36,7 +37,7 @@ def judged(
 
     `store` remembers digests (None: nothing is remembered), `rehash` does not believe it.
     """
-    rules = matching(request.select)
+    rules = _chosen(request)
     for item in request.ignore:
         matching((item.code,))
     sweep = read_sweep(
@@ -49,12 +50,15 @@ def judged(
     scan = any("values" in rule.needs for rule in rules)
     how = Hashing(store, rehash, scan, jobs) if request.hashes else None
     # The base's tensors are read only when a rule compares them.
-    compare = any({"hashes", "base"} <= set(rule.needs) for rule in rules)
-    evidence, lost = look(sweep, how, compare=compare, sink=sink, cancel=cancel)
-    findings, skips = judge(evidence, rules)
+    compare = request.deep or any({"hashes", "base"} <= set(rule.needs) for rule in rules)
+    evidence, lost = look(
+        sweep, how, compare=compare, deep=request.deep, jobs=jobs, sink=sink, cancel=cancel
+    )
+    findings, skips = judge(evidence, rules, cancel)
     kept, ignored = set_aside(summary.sort_findings(findings), request.ignore)
     unread = summary.all_unread(evidence, sweep.unread + lost)
-    unread += _unmet(sweep, evidence, request.require, request.expect)
+    unread += _unmet(sweep, evidence, request)
+    skips += summary.not_recomputed(evidence)
     if sweep.base is None:
         skips += (Skip("CK6", ".", f"no base: {sweep.base_note}"),)
     return CheckReport(
@@ -69,7 +73,7 @@ def judged(
             [finding for finding, _ in ignored],
             unread,
             fail_on=threshold(request.fail_on),
-            all_rules=len(rules) == len(RULES),
+            all_rules=len(rules) == len(_running(RULES, request)),
         ),
         schemes=summary.scheme_rows(evidence, kept),
         identity=summary.identity_rows(evidence),
@@ -82,24 +86,42 @@ def judged(
     )
 
 
+def _chosen(request: Request) -> tuple[type[Rule], ...]:
+    """The rules to run. Raises `UsageError` when those that are selected cannot."""
+    matched = matching(request.select)
+    rules = _running(matched, request)
+    if not rules:
+        raise UsageError(
+            f"{matched[0].code} judges weights that are recomputed from the base",
+            "Add --deep (in Python, deep=True).",
+        )
+    return rules
+
+
+def _running(rules: tuple[type[Rule], ...], request: Request) -> tuple[type[Rule], ...]:
+    """Those of some rules that `request` gives what they need: only it can ask for proofs."""
+    return tuple(rule for rule in rules if request.deep or "proof" not in rule.needs)
+
+
 def threshold(fail_on: str | None) -> Severity:
     """The severity from which on a verdict is "fail"; "never" leaves the verdict honest."""
     return "warning" if fail_on == "warning" else "error"
 
 
-def _unmet(
-    sweep: Sweep, evidence: Evidence, require: Sequence[str], expect: int | None
-) -> tuple[Unread, ...]:
+def _unmet(sweep: Sweep, evidence: Evidence, request: Request) -> tuple[Unread, ...]:
     """What was asked for and is not there: it could not be looked at."""
     unmet = []
-    if "base" in require and sweep.base is None:
+    if "base" in request.require and sweep.base is None:
         unmet.append(Unread(".", f"a base is required: {sweep.base_note}"))
-    if "manifest" in require:
+    elif request.deep and sweep.base is None:
+        unmet.append(Unread(".", f"weights are recomputed from a base: {sweep.base_note}"))
+    if "manifest" in request.require:
         unmet += [
             Unread(scheme.id, "a coverage manifest is required, and there is none")
             for scheme in evidence.schemes
             if not scheme.checkpoint.coverage and not scheme.is_baseline
         ]
-    if expect is not None and len(evidence.schemes) < expect:
-        unmet.append(Unread(".", f"{len(evidence.schemes)} schemes found, {expect} expected"))
+    if request.expect is not None and len(evidence.schemes) < request.expect:
+        found = len(evidence.schemes)
+        unmet.append(Unread(".", f"{found} schemes found, {request.expect} expected"))
     return tuple(unmet)

@@ -11,14 +11,13 @@ from ckptdiff.sources.cache import Cache
 
 
 def rule_table(code: str | None = None) -> tuple[RuleInfo, ...]:
-    """The rule table, planned rules included; the rows that match `code` when it is given.
+    """The rule table; the rows that match `code` when it is given.
 
     Raises `UsageError` when nothing matches.
     """
     if code is None:
         return table()
-    planned = tuple(info for info in table() if info.code == code.upper())
-    return planned or tuple(rule.info() for rule in matching((code,)))
+    return tuple(rule.info() for rule in matching((code,)))
 
 
 def doctor() -> DoctorReport:

@@ -9,9 +9,10 @@ from pathlib import Path
 from ckptdiff.api.common import StrPath
 from ckptdiff.errors import RootError
 from ckptdiff.formats.discovery import find_checkpoints
+from ckptdiff.formats.manifests import MANIFEST_DIR
 
 # One file: its path below the scheme, and what stat tells of it.
-Mark = tuple[str, int, int, int]
+Mark = tuple[str, int, int, int, int]
 
 
 def snapshot(root: StrPath = ".") -> Mapping[str, tuple[Mark, ...]]:
@@ -21,26 +22,20 @@ def snapshot(root: StrPath = ".") -> Mapping[str, tuple[Mark, ...]]:
     """
     path = Path(root)
     if not path.is_dir():
-        raise RootError(f"{root} is no directory any more", "Check the path.")
+        raise RootError(f"{root} is not there, or no directory", "Check the path.")
     return {id: tuple(sorted(_marks(here))) for id, here in find_checkpoints(path).checkpoints}
 
 
 def _marks(path: Path) -> Iterator[Mark]:
     """The files of one checkpoint and of its own folders, not of checkpoints below it."""
-    for folder in (path, *_folders(path)):
+    for folder in (path, path / MANIFEST_DIR):
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
                     status = entry.stat()
                     if not entry.is_dir():
                         name = f"{folder.name}/{entry.name}"
-                        yield name, status.st_size, status.st_mtime_ns, status.st_ino
+                        times = status.st_mtime_ns, status.st_ctime_ns
+                        yield name, status.st_size, status.st_ino, *times
         except OSError:
-            continue  # it vanished in between: the next look will see it
-
-
-def _folders(path: Path) -> Iterator[Path]:
-    from ckptdiff.formats.manifests import MANIFEST_DIR
-
-    if (path / MANIFEST_DIR).is_dir():
-        yield path / MANIFEST_DIR
+            continue  # not there, or it vanished in between: the next look will see that

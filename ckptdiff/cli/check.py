@@ -25,6 +25,7 @@ SUFFIXES: dict[str, api.Format] = {".txt": "text", ".json": "json", ".md": "mark
 @click.argument("roots", metavar="[ROOT]...", nargs=-1, type=PATH)
 @click.option("--base", type=PATH, help="The full-precision checkpoint. Default: searched for.")
 @click.option("--no-hash", is_flag=True, help="Judge from headers alone, in milliseconds.")
+@click.option("--deep", is_flag=True, help="Recompute every quantized weight from the base.")
 @click.option("--format", "format_", type=click.Choice(FORMATS), default="text", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 @click.option(
@@ -50,6 +51,7 @@ def command(
     roots: tuple[Path, ...],
     base: Path | None,
     no_hash: bool,
+    deep: bool,
     format_: api.Format,
     as_json: bool,
     output: tuple[Path, ...],
@@ -73,6 +75,7 @@ def command(
     \b
     ckptdiff check models/quantized --base models/base
     ckptdiff check . --no-hash                      # seconds on a slow disk
+    ckptdiff check . --deep --base models/base      # recompute codes from base
     ckptdiff check . --expect 10 --json > report.json
     ckptdiff check . --require base,manifest -o report.txt -o report.json
     """
@@ -90,6 +93,7 @@ def command(
                 root,
                 base=base,
                 hashes=not no_hash,
+                deep=deep,
                 select=_split(select),
                 ignore=_split(ignore),
                 fail_on=fail_on,

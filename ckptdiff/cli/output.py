@@ -62,26 +62,6 @@ def format_of(path: Path, formats: Mapping[str, T]) -> T:
 
 def write_file(path: Path, data: bytes) -> None:
     """Write `data` to `path` whole or not at all. Raises `UsageError` when that fails."""
-    try:
-        if path.exists() and not path.is_file():  # a pipe or /dev/stdout cannot be replaced
-            path.write_bytes(data)
-            return
-        # Imported late: it takes longer than all else that writing to stdout needs.
-        import tempfile
+    from ckptdiff import api  # late: most commands write no file
 
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            umask = os.umask(0)
-            os.umask(umask)
-            Path(name).chmod(0o666 & ~umask)
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise UsageError(
-            f"{path} cannot be written: {error.strerror}",
-            "Name another file, in a directory that is there.",
-        ) from error
+    api.write_file(path, data)

@@ -23,7 +23,12 @@ FUSED = (
     ("in_proj_qkv", "in_proj_z"),
     ("in_proj_b", "in_proj_a"),
 )
+# What names a format in the name of a scheme: fp8, int4, nvfp4, mxfp8, w4a16, awq, mixed.
+_FORMAT = re.compile(
+    r"(?<![a-z0-9])(?:(?:nv|mx)?(?:fp|int)\d+|w\d+a\d+|awq|mixed)(?![a-z0-9])", re.IGNORECASE
+)
 _SHARE = re.compile(r"(?:^|[^a-z0-9])top(\d{1,3})(?![0-9a-z])", re.IGNORECASE)
+_FRACTION = re.compile(r"^\.\d+")
 
 
 def module_key(name: str) -> str:
@@ -38,6 +43,16 @@ def module_key(name: str) -> str:
 def bare(name: str) -> str:
     """A name without the prefixes in which disk, live models and manifests differ."""
     return name.removeprefix("model.").removeprefix("language_model.").removeprefix("model.")
+
+
+def expert_layer(key: str) -> str | None:
+    """What holds all experts of a layer, for the key of one expert's module; else None.
+
+    >>> expert_layer("layers.0.mlp.experts.3.down_proj")
+    'layers.0.mlp.experts'
+    """
+    match = _EXPERT.match(key)
+    return match[1] if match else None
 
 
 def keys_of(names: Iterable[str]) -> dict[str, str]:
@@ -65,6 +80,34 @@ def declared_share(name: str) -> int | None:
     found = _SHARE.findall(name)
     share = int(found[-1]) if found else 0
     return share if 1 <= share <= 100 else None
+
+
+def scheme_name(baseline: str, percent: str) -> str:
+    """The name of a scheme of `baseline`: `topNN` in the place of its own `topNN` or else of
+    its last format token, at the end where it has neither.
+
+    >>> scheme_name("fp8_autoquant_all_layers_fp8_coco2017", "10")
+    'fp8_autoquant_all_layers_top10_coco2017'
+    """
+    shares = [match.span(1) for match in _SHARE.finditer(baseline)]
+    formats = [match.span() for match in _FORMAT.finditer(baseline)]
+    if shares:
+        start, end = shares[-1]
+        return baseline[:start] + percent + _FRACTION.sub("", baseline[end:], count=1)
+    if formats:
+        start, end = formats[-1]
+        return f"{baseline[:start]}top{percent}{baseline[end:]}"
+    return f"{baseline}_top{percent}"
+
+
+def format_token(name: str) -> str | None:
+    """The last word of a name that names a format, None where none does.
+
+    >>> format_token("fp8_per_channel_per_token")
+    'fp8'
+    """
+    found = _FORMAT.findall(name)
+    return found[-1] if found else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ def remember(cache: Cache, shards: Sequence[Shard], digests: Mapping[str, ShardD
         whole = (
             found is not None and found.unread is None and len(found.digests) == len(shard.tensors)
         )
-        if whole and found and _can_have_key(shard) and _is_settled(shard, now):
+        if whole and found and _can_have_key(shard) and is_settled(shard, now):
             blobs[_shard_key(shard)] = _encode(shard, found)
     cache.put(blobs)
 
@@ -77,7 +77,7 @@ def _can_have_key(shard: Shard) -> bool:
     return shard.identity is not None and shard.header is not None
 
 
-def _is_settled(shard: Shard, now: int) -> bool:
+def is_settled(shard: Shard, now: int) -> bool:
     assert shard.identity is not None
     return now - max(shard.identity.mtime_ns, shard.identity.ctime_ns) > _SETTLED_NS
 

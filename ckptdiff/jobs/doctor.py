@@ -29,6 +29,8 @@ _PARTS = (
     _Part("numpy", "values of tensors"),
     _Part("ml_dtypes", "BF16 and FP8 values"),
     _Part("xxhash", "digests"),
+    _Part("textual", "the app for a terminal"),
+    _Part("textual-serve", "the app in a browser", "serve"),
     _Part("torch", "probes and re-export", "probe"),
     _Part("transformers", "models for probes and re-export", "probe"),
     _Part("accelerate", "models over several devices", "probe"),

@@ -29,7 +29,7 @@ from ckptdiff.quant.arrays import (
 )
 from ckptdiff.quant.dialects import Dialect, hosted, over, rounded, sanitised
 from ckptdiff.quant.maxima import block_amax, row_amax, tensor_amax
-from ckptdiff.quant.tables import E4M3, E4M3_MAX, decode, encode_e4m3
+from ckptdiff.quant.tables import E4M3_MAX, decode_e4m3, encode_e4m3
 
 BLOCK = 128
 _BOUND = float(E4M3_MAX)
@@ -38,13 +38,13 @@ _BOUND = float(E4M3_MAX)
 def dequantise(codes: Codes, scales: Scales, first: int = 0) -> F32:
     """Codes [R, I] with one scale -> float32 [R, I]."""
     with np.errstate(all="ignore"):
-        worth = E4M3 * scalar(scales.weight_scale)  # 256 products instead of one a weight
-    return smoothed(decode(worth, codes), scales.pre_quant_scale)
+        values = decode_e4m3(codes, scalar(scales.weight_scale))
+    return smoothed(values, scales.pre_quant_scale)
 
 
 def dequantise_channel(codes: Codes, scales: Scales, first: int = 0) -> F32:
     """Codes [R, I] of rows from `first` on, scales [O] or [O, 1] -> float32 [R, I]."""
-    values = decode(E4M3, codes)
+    values = decode_e4m3(codes)
     values *= per_row(scales.weight_scale, first, len(codes))
     return smoothed(values, scales.pre_quant_scale)
 
@@ -55,7 +55,7 @@ def dequantise_block(codes: Codes, scales: Scales, first: int = 0, block: int = 
     The scales are [O/128, 1, I/128, 1] or [O/128, I/128], rounded up, or of any shape when
     there is one block only.
     """
-    values = decode(E4M3, codes)
+    values = decode_e4m3(codes)
     for rows, step in _block_rows(scales.weight_scale, first, codes.shape, block):
         values[rows] *= step
     return smoothed(values, scales.pre_quant_scale)

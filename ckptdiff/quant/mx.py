@@ -27,11 +27,11 @@ from ckptdiff.quant.dialects import Dialect, hosted, over
 from ckptdiff.quant.maxima import group_amax, tensor_amax
 from ckptdiff.quant.tables import (
     E2M1_MAX,
-    E4M3,
     E4M3_MAX,
     E8M0,
     decode,
     decode_e2m1,
+    decode_e4m3,
     encode_e2m1_down,
     encode_e4m3,
     pack_e2m1,
@@ -45,7 +45,7 @@ _INVERSE = np.ldexp(np.float32(1), 127 - np.arange(256)).astype(np.float32)
 
 def dequantise_mxfp8(codes: Codes, scales: Scales, first: int = 0) -> F32:
     """Codes [R, I] of rows from `first` on, E8M0 [O, I/32] -> float32 [R, I]."""
-    return _scaled(decode(E4M3, codes), scales, first)
+    return _scaled(decode_e4m3(codes), scales, first)
 
 
 def dequantise_mxfp4(codes: Codes, scales: Scales, first: int = 0) -> F32:

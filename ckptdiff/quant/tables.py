@@ -22,6 +22,9 @@ E2M1_VALUES = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6], np.float32)
 _E2M1_BORDERS = (E2M1_VALUES[:-1] + E2M1_VALUES[1:]) / 2
 
 _BYTES = np.arange(256, dtype=np.uint8)
+_E4M3_BIAS = np.float32(2.0 ** (127 - 7))
+_E4M3_NAN = np.uint8(0x7F)
+_E4M3_FIELDS = np.uint32(0x87F00000).view(np.int32)
 _HALVES = np.arange(1 << 16, dtype=np.uint32) << 16  # every BF16, as the float32 it is
 _ALL = _HALVES.view(np.float32)
 
@@ -69,6 +72,24 @@ def decode(table: F32, codes: Codes) -> F32:
     out = np.empty(codes.shape, np.float32)
     # Without a mode of its own, take() copies `out` first.
     return np.take(table, codes, out=out, mode="clip")
+
+
+def decode_e4m3(codes: Codes, step: np.float32 | float = 1.0) -> F32:
+    """What codes of F8_E4M3 are worth times `step`, rounded once: as by the table.
+
+    Sign, exponent and fraction are moved to where a float32 has them, which is off by a power
+    of two that the product puts right, subnormals included: three times as fast as looking up.
+    """
+    factor = np.float32(step) * _E4M3_BIAS
+    # 0x7f, the only NaN, would come out as 480.
+    if not 0 < factor < np.inf or (codes & _E4M3_NAN).max(initial=0) == _E4M3_NAN:
+        return decode(E4M3 * np.float32(step), codes)
+    bits = codes.view(np.int8).astype(np.int32)
+    bits <<= 20
+    bits &= _E4M3_FIELDS
+    values = bits.view(np.float32)
+    values *= factor
+    return values
 
 
 def decode_e2m1(packed: Codes) -> F32:

@@ -16,18 +16,21 @@ DIFF_SCHEMA = "ckptdiff.diff/1"
 # "dtype": stored differently, so that values are compared, not bytes; the statistics say by
 # how much. "shape": nothing can be compared. "unread": a side could not be read.
 DeltaStatus = Literal["same", "changed", "dtype", "shape", "only_a", "only_b", "unread"]
-DiffVerdict = Literal["same", "different", "incomplete"]
+DiffVerdict = Literal["same", "different", "incomplete", "not comparable"]
+DiffOrder = Literal["error", "max", "changed", "cosine", "name"]
 Number = float | Literal["NaN", "Infinity", "-Infinity"] | None
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
     """A tensor as one checkpoint stores it. `shape` is that of the unpacked weight, `layout`
-    the format of a quantized one (null for a plain tensor)."""
+    the format of a quantized one (null for a plain tensor). `tensor` is its name on disk,
+    with the part of it that is meant where experts are stored in one tensor."""
 
     dtype: str
     shape: tuple[int, ...]
     layout: str | None = None
+    tensor: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +56,24 @@ class Statistics:
 
 
 @dataclass(frozen=True, slots=True)
+class CodeDelta:
+    """Stored codes compared as codes: how many differ, and by how many representable values
+    the furthest. `first_difference` counts stored codes in the order of the file."""
+
+    codes: int
+    changed: int
+    max_steps: int
+    first_difference: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class TensorDelta:
-    """One tensor of either checkpoint. `a` and `b` are null where a side has none of it."""
+    """One tensor of either checkpoint. `a` and `b` are null where a side has none of it.
+
+    `cause` says for a quantized weight whether its codes or its scales differ. `folded` names
+    the tensors of B that its weight is compared together with, because AWQ multiplies them by
+    what it divides the weight by. `reason` is why there are no numbers.
+    """
 
     name: str
     status: DeltaStatus
@@ -70,11 +89,17 @@ class TensorDelta:
     saturated_share: Number = None
     nonfinite: int | None = None
     first_difference: tuple[int, ...] | None = None
+    cause: Literal["codes", "scales", "codes and scales"] | None = None
+    folded: tuple[str, ...] = ()
+    reason: str | None = None
+    raw: CodeDelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class DiffTotal:
-    """Counts of tensors by status, and the error over all compared elements."""
+    """Counts of tensors by status. The error is that of all weights whose values were
+    compared, which are those that are not the same. Scales, and norms that weights are compared
+    together with, only have rows of their own."""
 
     tensors: int
     same: int
@@ -91,7 +116,8 @@ class DiffTotal:
 
 @dataclass(frozen=True, slots=True)
 class GroupDelta:
-    """The error over all compared tensors of one kind of module ("q_proj") or one layer."""
+    """The error over all compared weights of one kind of module ("q_proj") or one layer.
+    `tensors` counts all its tensors, `changed` those that are not the same."""
 
     name: str
     tensors: int
@@ -103,17 +129,24 @@ class GroupDelta:
 
 @dataclass(frozen=True, slots=True)
 class DiffReport:
-    """The whole comparison of `b` with `a`. `histogram` counts compared elements by the decade
-    of their absolute error: [(log10 of the lower edge, count)]; exact zeros are not in it."""
+    """The whole comparison of `b` with `a`.
+
+    `histogram` counts compared elements by the decade of their absolute error: [(log10 of the
+    lower edge, count)]; exact zeros are not in it, and where most of many elements differ it
+    is an estimate from a part of them. `tensors` are the rows that were asked for,
+    `left_out` counts those beyond the limit.
+    """
 
     schema: str
     tool: Tool
     a: str
     b: str
     verdict: DiffVerdict
+    sentence: str
     total: DiffTotal
     kinds: tuple[GroupDelta, ...]
     layers: tuple[GroupDelta, ...]
     histogram: tuple[tuple[int, int], ...]
     tensors: tuple[TensorDelta, ...]
+    left_out: int
     unread: tuple[Unread, ...]

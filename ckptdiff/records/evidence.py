@@ -10,6 +10,7 @@ from ckptdiff.records.checkpoint import BaselineManifest, Checkpoint, QuantConfi
 from ckptdiff.records.coverage import Coverage
 from ckptdiff.records.digests import Flaws
 from ckptdiff.records.layout import Layout, Scale, Suffix
+from ckptdiff.records.proof import Proof
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,8 @@ class IdentityGroup:
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """The whole sweep. `mislabelled` maps a scheme to the one whose set it carries,
-    `against_base` a scheme to its comparison with the base."""
+    `against_base` a scheme to its comparison with the base, `proofs` a scheme to what
+    recomputing its quantized modules showed, by key; it is empty unless that was asked for."""
 
     root: str
     schemes: tuple[SchemeEvidence, ...]
@@ -86,3 +88,4 @@ class Evidence:
     identity: tuple[IdentityGroup, ...] = ()
     mislabelled: Mapping[str, str] = field(default_factory=dict)
     against_base: Mapping[str, AgainstBase] = field(default_factory=dict)
+    proofs: Mapping[str, Mapping[str, Proof]] = field(default_factory=dict)

@@ -9,7 +9,7 @@ Severity = Literal["error", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 
 # What a rule must have before it can judge a scheme.
-Need = Literal["headers", "hashes", "values", "base", "manifest", "modelopt"]
+Need = Literal["headers", "hashes", "values", "base", "manifest", "modelopt", "proof"]
 Fix = Literal["none", "reexport"]
 
 
@@ -46,7 +46,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class RuleInfo:
-    """One row of the rule table. `manual` is empty for a rule that is only planned."""
+    """One row of the rule table."""
 
     code: str
     name: str

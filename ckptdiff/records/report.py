@@ -62,8 +62,23 @@ class ActualRow:
 
 
 @dataclass(frozen=True, slots=True)
+class ProofRow:
+    """Quantized modules recomputed from the base. `wrong`: codes or scales are not what base
+    gives; `searched`: no closed form tells. `dialects` are the dtypes of the model and the
+    devices ("BF16 cuda") that explain what was proven, most of it first; without a device
+    where both would have written these bytes."""
+
+    proven: int
+    searched: int
+    wrong: int
+    unknown: int
+    dialects: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SchemeRow:
-    """One scheme. `dtypes` maps a dtype to bytes; `identity` is the letter of its group."""
+    """One scheme. `dtypes` maps a dtype to bytes; `identity` is the letter of its group;
+    `proof` is null unless weights were recomputed."""
 
     id: str
     family: str
@@ -78,6 +93,7 @@ class SchemeRow:
     fingerprint: str | None
     identity: str | None
     status: Status
+    proof: ProofRow | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ class Request:
     base: str | None
     base_found_by: str
     hashes: bool
+    deep: bool
     select: tuple[str, ...]
     ignore: tuple[Ignore, ...]
     fail_on: FailOn

@@ -8,16 +8,19 @@ from typing import Any
 
 import msgspec
 
-from ckptdiff.records import doctor, hashes, layers
+from ckptdiff.records import delta, doctor, hashes, layers, plan, probe
 from ckptdiff.records import report as reports
 
 SCHEMAS: dict[str, type] = {
     reports.CHECK_SCHEMA: reports.CheckReport,
     reports.SCAN_SCHEMA: reports.ScanReport,
     layers.LAYERS_SCHEMA: layers.LayersReport,
+    delta.DIFF_SCHEMA: delta.DiffReport,
     hashes.HASH_SCHEMA: hashes.HashReport,
     hashes.VERIFY_SCHEMA: hashes.VerifyReport,
     doctor.DOCTOR_SCHEMA: doctor.DoctorReport,
+    plan.PLAN_SCHEMA: plan.PlanReport,
+    probe.PROBE_SCHEMA: probe.ProbeReport,
 }
 
 
@@ -32,7 +35,8 @@ def to_json(report: object) -> bytes:
 
 def json_schema(name: str) -> dict[str, Any]:
     """The JSON Schema of the report that is called `name`, such as "ckptdiff.check/1"."""
-    schema: dict[str, Any] = msgspec.json.schema(SCHEMAS[name])
+    # Through JSON, where the default of a tuple is an array.
+    schema: dict[str, Any] = json.loads(json.dumps(msgspec.json.schema(SCHEMAS[name])))
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": name, **schema}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import textwrap
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -36,6 +37,19 @@ def wrap(text: str, indent: str, further: str | None = None) -> list[str]:
         break_on_hyphens=False,
     )
     return [line.replace("\0", "") for line in lines] or [indent]
+
+
+def command_lines(command: str, label: str) -> Iterator[str]:
+    """A command line behind `label`, as a shell takes it: lines end in a backslash."""
+    line, started = label, False
+    for word in map(shlex.quote, shlex.split(command)):
+        word = printable(word)
+        if started and width(line) + width(word) + 3 > COLUMNS:
+            yield f"{line} \\"
+            line = f"{' ' * (len(label) + 3)} {word}"
+        else:
+            line, started = f"{line} {word}", True
+    yield line
 
 
 def base_line(base: BaseRow | None) -> Iterator[str]:

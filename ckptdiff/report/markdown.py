@@ -26,14 +26,14 @@ def _lines(report: CheckReport) -> Iterator[str]:
     word = "FAIL" if verdict.status == "fail" else "PASS" if verdict.complete else "NOT COMPLETE"
     yield f"## ckptdiff: {word}"
     yield ""
-    yield f"{_text(verdict.sentence)}."
+    yield f"{text(verdict.sentence)}."
     yield ""
     if report.schemes:
         yield "| scheme | declared | quantized | size | identity | status |"
         yield "| --- | ---: | ---: | ---: | --- | --- |"
         yield from map(_row, report.schemes)
         yield ""
-    yield f"Safe to use: {', '.join(map(_text, verdict.safe)) or 'none'}."
+    yield f"Safe to use: {', '.join(map(text, verdict.safe)) or 'none'}."
     for finding in merged_infos(report.findings):
         yield ""
         yield from _finding(finding)
@@ -41,14 +41,14 @@ def _lines(report: CheckReport) -> Iterator[str]:
         yield ""
         yield "### Not read"
         yield ""
-        yield from (f"- {_text(item.path)}: {_text(item.reason)}" for item in report.unread)
+        yield from (f"- {text(item.path)}: {text(item.reason)}" for item in report.unread)
     if report.ignored:
         yield ""
         yield "### Ignored"
         yield ""
         for item in report.ignored:
-            schemes = ", ".join(map(_text, item.schemes))
-            yield f"- {item.code} {item.name} in {schemes}: {_text(item.reason)}"
+            schemes = ", ".join(map(text, item.schemes))
+            yield f"- {item.code} {item.name} in {schemes}: {text(item.reason)}"
     counts = report.counts
     yield ""
     yield (
@@ -66,22 +66,22 @@ def _row(row: SchemeRow) -> str:
         else (f"{declared.selected}/{declared.total}")
     )
     held = "-" if actual is None else f"{actual.quantized}/{actual.total}"
-    cells = (_text(row.id), claim + percent, held, human_bytes(row.bytes), row.identity or "-")
+    cells = (text(row.id), claim + percent, held, human_bytes(row.bytes), row.identity or "-")
     return f"| {' | '.join(cells)} | {row.status} |"
 
 
 def _finding(finding: Finding) -> Iterator[str]:
     yield f"### {finding.severity}: {finding.code} {finding.name}"
     yield ""
-    yield f"{_text(finding.message)}: {', '.join(map(_text, finding.schemes))}."
+    yield f"{text(finding.message)}: {', '.join(map(text, finding.schemes))}."
     if finding.locations:
         yield ""
-        yield from (f"- {_text(place_of(place))}" for place in finding.locations[:SHOWN])
+        yield from (f"- {text(place_of(place))}" for place in finding.locations[:SHOWN])
         if len(finding.locations) > SHOWN:
             yield f"- … {len(finding.locations) - SHOWN:,} more"
     yield ""
     yield f"Next: `{printable(finding.next_step)}`"
 
 
-def _text(text: str) -> str:
-    return _MARKUP.sub(r"\\\1", printable(text))
+def text(name: str) -> str:
+    return _MARKUP.sub(r"\\\1", printable(name))

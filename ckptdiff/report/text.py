@@ -10,9 +10,12 @@ _RENDERERS = {
     "CheckReport": ("text_check", "check_text"),
     "ScanReport": ("text_scan", "scan_text"),
     "LayersReport": ("text_layers", "layers_text"),
+    "DiffReport": ("text_diff", "diff_text"),
     "HashReport": ("text_hash", "hash_text"),
     "VerifyReport": ("text_hash", "verify_text"),
     "DoctorReport": ("text_doctor", "doctor_text"),
+    "ProbeReport": ("text_probe", "probe_text"),
+    "PlanReport": ("text_plan", "plan_text"),
     "tuple": ("text_rule", "rules_text"),
 }
 

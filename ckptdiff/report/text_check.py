@@ -6,13 +6,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from ckptdiff.records.finding import Finding, Skip
-from ckptdiff.records.report import CheckReport
-from ckptdiff.report.escape import printable
+from ckptdiff.records.report import CheckReport, SchemeRow
 from ckptdiff.report.findings import merged_infos, place_of
 from ckptdiff.report.lines import (
     COLUMNS,
     SHOWN,
     base_line,
+    command_lines,
     passed_over_lines,
     unread_lines,
     wrap,
@@ -40,6 +40,7 @@ def _check_lines(report: CheckReport, color: bool) -> Iterator[str]:
     yield ""
     if report.base is not None:
         yield from base_line(report.base)
+    yield from _recomputed(report.schemes)
     if report.config:
         yield from wrap(f"settings: {report.config}", "")
     yield from wrap(f"safe to use: {', '.join(report.verdict.safe) or 'none'}", "", "  ")
@@ -63,6 +64,19 @@ def _check_lines(report: CheckReport, color: bool) -> Iterator[str]:
     )
 
 
+def _recomputed(rows: Sequence[SchemeRow]) -> Iterator[str]:
+    """What `--deep` showed of each scheme, and which dialects wrote it."""
+    proofs = [(row.id, row.proof) for row in rows if row.proof is not None]
+    if proofs:
+        yield "recomputed from base"
+    for id, proof in proofs:
+        counts = {"proven": proof.proven, "not provable and near": proof.searched,
+                  "wrong": proof.wrong, "not recomputed": proof.unknown}  # fmt: skip
+        said = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+        writers = f" ({', '.join(proof.dialects)})" * bool(proof.dialects)
+        yield from wrap(f"{id}: {said or 'nothing is quantized'}{writers}", "  ", "    ")
+
+
 def _finding(finding: Finding, color: bool) -> Iterator[str]:
     severity = paint(finding.severity, finding.severity, color)
     yield f"{severity} {paint(f'{finding.code} {finding.name}', 'bold', color)}"
@@ -77,7 +91,7 @@ def _finding(finding: Finding, color: bool) -> Iterator[str]:
         yield from wrap(f"- {place_of(location)}", "    ", "      ")
     if len(finding.locations) > SHOWN:
         yield f"    … {len(finding.locations) - SHOWN:,} more places, all of them in the JSON"
-    yield f"  next: {printable(finding.next_step)}"
+    yield from command_lines(finding.next_step, "  next:")
 
 
 def _skipped(skipped: Sequence[Skip]) -> Iterator[str]:

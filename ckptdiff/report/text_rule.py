@@ -16,8 +16,7 @@ def rules_text(rules: Sequence[RuleInfo], *, color: bool = False) -> str:
 def _table(rules: Sequence[RuleInfo]) -> str:
     lines: list[str] = []
     for rule in rules:
-        planned = " (planned)" if rule.since == "planned" else ""
-        row = f"{rule.code} {rule.severity:<7} {rule.name:<21} {rule.summary}{planned}"
+        row = f"{rule.code} {rule.severity:<7} {rule.name:<21} {rule.summary}"
         lines += wrap(row, "", " " * 36)
     return "\n".join(lines) + "\n"
 
@@ -26,4 +25,4 @@ def _manual(rule: RuleInfo) -> str:
     needs = ", ".join(rule.needs) or "nothing but the directory"
     head = f"{rule.code} {rule.name} ({rule.severity})\n\n"
     tail = f"\n\nNeeds: {needs}. Since: {rule.since}. Fix: {rule.fix}.\n"
-    return head + (rule.manual or f"{rule.summary}. Planned; this version does not look.") + tail
+    return head + rule.manual + tail

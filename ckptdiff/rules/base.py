@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import json
+import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import ClassVar
 
 import xxhash
@@ -67,6 +69,35 @@ class Rule(ABC):
             locations=places,
             fingerprint=_fingerprint(self.code, ids, places),
         )
+
+
+def repaired(rule: type[Rule], finding: Finding, evidence: Evidence) -> Finding:
+    """The finding with the command that plans the repair, where there is one.
+
+    Re-exporting needs a base and a manifest that says what to select. Of schemes that share
+    their weights, the one that is what it says needs no repair.
+    """
+    if rule.fix != "reexport" or evidence.base is None:
+        return finding
+    known = {scheme.id: scheme for scheme in evidence.schemes}
+    schemes = [known[id] for id in finding.schemes if id in known]
+    if len(schemes) > 1:
+        schemes = [scheme for scheme in schemes if not scheme.coverage.agrees]
+    able = [s for s in schemes if s.has_manifest and s.foreign is None]
+    if not able or len(able) < len(schemes):
+        return finding
+    ids = [*(scheme.id for scheme in able), evidence.base.checkpoint.id]
+    *paths, base = (shlex.quote(_below(evidence.root, id)) for id in ids)
+    return replace(
+        finding, next_step=f"ckptdiff reexport {' '.join(paths)} --base {base} --dry-run"
+    )
+
+
+def _below(root: str, id: str) -> str:
+    """The path of a checkpoint as somebody types it who typed `root`; `..` is left for the
+    system to follow, because ROOT may be a link."""
+    path = root if id == "." else id if root == "." else f"{root.rstrip('/')}/{id}"
+    return f"./{path}" if path.startswith("-") else path
 
 
 def _sort_key(location: Location) -> tuple[tuple[bool, str | int], ...]:

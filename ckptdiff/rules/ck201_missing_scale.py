@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from ckptdiff.analysis.quantization import (
     known_algorithm,
+    lacking_by_place,
     module_algorithm,
-    pattern_of,
     promised_by_index,
 )
 from ckptdiff.records.evidence import Evidence, SchemeEvidence
@@ -53,7 +53,7 @@ class MissingScale(Rule):
 
 
 def _missing(scheme: SchemeEvidence) -> Iterator[Location]:
-    needed = [*_by_format(scheme), *_by_place(scheme)]
+    needed = [*_by_format(scheme), *lacking_by_place(scheme)]
     for key, suffix in dict.fromkeys(needed):
         module = scheme.coverage.modules[key]
         tensor = f"{module.name}.{suffix}"
@@ -82,23 +82,3 @@ def _by_format(scheme: SchemeEvidence) -> Iterator[tuple[str, Suffix]]:
         algorithm = known_algorithm(claimed[key])
         if algorithm is not None and (not layout.names or algorithm.layout in layout.names):
             yield from ((key, s) for s in algorithm.scales if s in found[claimed[key]])
-
-
-def _by_place(scheme: SchemeEvidence) -> Iterator[tuple[str, Suffix]]:
-    """(module, scale) where two or more, and in all, other modules of the same place have one."""
-    modules = scheme.coverage.modules
-    suffixes: tuple[Suffix, ...] = ("pre_quant_scale", "k_scale", "v_scale")
-    for suffix in suffixes:
-        if not any(suffix in scales for scales in scheme.scales.values()):
-            continue
-        of_cache = suffix != "pre_quant_scale"
-        lacking: dict[str, list[str]] = defaultdict(list)
-        having: dict[str, int] = defaultdict(int)
-        for key in modules if of_cache else sorted(scheme.coverage.quantized):
-            if suffix in scheme.scales.get(modules[key].name, {}):
-                having[pattern_of(key)] += 1
-            else:
-                lacking[pattern_of(key)].append(key)
-        for pattern, keys in lacking.items():
-            if len(keys) == 1 and having[pattern] > 1:
-                yield keys[0], suffix

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from ckptdiff.events import CancelToken
 from ckptdiff.records.evidence import Evidence, SchemeEvidence
 from ckptdiff.records.finding import Finding, Ignore, Need, Skip
-from ckptdiff.rules.base import Rule
+from ckptdiff.rules.base import Rule, repaired
 
 
 def judge(
-    evidence: Evidence, rules: Iterable[type[Rule]]
+    evidence: Evidence, rules: Iterable[type[Rule]], cancel: CancelToken
 ) -> tuple[tuple[Finding, ...], tuple[Skip, ...]]:
-    """Findings and skips, each sorted by code and scheme."""
+    """Findings and skips, each sorted by code and scheme. Raises `Cancelled` between two rules,
+    and between two findings of one."""
     findings: list[Finding] = []
     skips: list[Skip] = []
     for rule in rules:
+        cancel.raise_if_cancelled()
         able = []
         for scheme in evidence.schemes:
             reason = _missing(rule.needs, scheme, evidence)
@@ -25,7 +28,10 @@ def judge(
             else:
                 skips.append(Skip(rule.code, scheme.id, reason))
         if able:
-            findings += rule().check(replace(evidence, schemes=tuple(able)))
+            seen = replace(evidence, schemes=tuple(able))
+            for finding in rule().check(seen):
+                cancel.raise_if_cancelled()
+                findings.append(repaired(rule, finding, seen))
     return tuple(findings), tuple(skips)
 
 
@@ -60,6 +66,7 @@ def _missing(needs: tuple[Need, ...], scheme: SchemeEvidence, evidence: Evidence
         "base": None if evidence.base else "no base was found",
         "values": _no_values(scheme, evidence),
         "modelopt": f"it was quantized by {scheme.foreign}" if scheme.foreign else None,
+        "proof": _no_proof(scheme, evidence),
     }
     return next((reason for need in needs if (reason := reasons[need])), None)
 
@@ -84,6 +91,12 @@ def _no_values(scheme: SchemeEvidence, evidence: Evidence) -> str | None:
     if not evidence.hashed:
         return "tensors were not read"
     return None if scheme.digests else "none of its tensors could be read"
+
+
+def _no_proof(scheme: SchemeEvidence, evidence: Evidence) -> str | None:
+    if scheme.id in evidence.proofs:
+        return None
+    return "no base was found" if evidence.base is None else "its weights were not recomputed"
 
 
 def _no_hashes(scheme: SchemeEvidence, evidence: Evidence) -> str | None:

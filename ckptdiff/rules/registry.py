@@ -1,8 +1,4 @@
-"""All rules: those that run, in the order of their codes, and those that are planned.
-
-A code never changes its meaning. Planned rules are listed so that the table of codes is
-whole from the first release; they are not run and cannot be selected.
-"""
+"""All rules, in the order of their codes. A code never changes its meaning."""
 
 from __future__ import annotations
 
@@ -29,6 +25,12 @@ from ckptdiff.rules.ck203_bad_scale import BadScale
 from ckptdiff.rules.ck204_scale_layout import ScaleLayout
 from ckptdiff.rules.ck205_non_finite_weight import NonFiniteWeight
 from ckptdiff.rules.ck206_partial_group import PartialGroup
+from ckptdiff.rules.ck207_stale_weight import StaleWeight
+from ckptdiff.rules.ck208_stale_scale import StaleScale
+from ckptdiff.rules.ck209_low_sqnr import LowSqnr
+from ckptdiff.rules.ck210_zero_tensor import ZeroTensor
+from ckptdiff.rules.ck211_saturation import Saturation
+from ckptdiff.rules.ck212_gain_error import GainError
 from ckptdiff.rules.ck301_selected_not_quantized import SelectedNotQuantized
 from ckptdiff.rules.ck302_quantized_not_selected import QuantizedNotSelected
 from ckptdiff.rules.ck303_broken_partition import BrokenPartition
@@ -54,7 +56,6 @@ from ckptdiff.rules.ck603_extra_against_base import ExtraAgainstBase
 from ckptdiff.rules.ck604_shape_against_base import ShapeAgainstBase
 from ckptdiff.rules.ck605_other_dtype import OtherDtype
 from ckptdiff.rules.ck606_base_only import BaseOnly
-from ckptdiff.rules.planned import PLANNED
 
 RULES: tuple[type[Rule], ...] = (
     MalformedFile,
@@ -77,6 +78,12 @@ RULES: tuple[type[Rule], ...] = (
     ScaleLayout,
     NonFiniteWeight,
     PartialGroup,
+    StaleWeight,
+    StaleScale,
+    LowSqnr,
+    ZeroTensor,
+    Saturation,
+    GainError,
     SelectedNotQuantized,
     QuantizedNotSelected,
     BrokenPartition,
@@ -106,20 +113,18 @@ RULES: tuple[type[Rule], ...] = (
 
 
 def table() -> tuple[RuleInfo, ...]:
-    """Every rule, running or planned, sorted by code."""
-    return tuple(sorted([*(rule.info() for rule in RULES), *PLANNED], key=lambda info: info.code))
+    """Every rule, sorted by code."""
+    return tuple(sorted((rule.info() for rule in RULES), key=lambda info: info.code))
 
 
 def matching(codes: tuple[str, ...]) -> tuple[type[Rule], ...]:
     """The rules whose code or name starts with one of `codes`; all of them for ().
 
-    Raises `UsageError` for a code that no running rule has.
+    Raises `UsageError` for a code that no rule has.
     """
     for code in codes:
         if not any(matches(rule, code) for rule in RULES):
-            planned = any(matches(info, code) for info in PLANNED)
-            what = "is planned, and not run by this version" if planned else "is no rule"
-            raise UsageError(f'"{code}" {what}', "`ckptdiff rule` lists them all.")
+            raise UsageError(f'"{code}" is no rule', "`ckptdiff rule` lists them all.")
     return tuple(rule for rule in RULES if not codes or any(matches(rule, c) for c in codes))
 
 

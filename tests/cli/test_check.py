@@ -106,7 +106,7 @@ REPORT: dict[str, Any] = {
     "verdict": {"status", "complete", "sentence", "safe"},
     "schemes": {
         "id", "family", "algo", "producer", "bytes", "tensors", "modules", "declared", "actual",
-        "dtypes", "fingerprint", "identity", "status",
+        "dtypes", "fingerprint", "identity", "status", "proof",
     },
     "identity": {"letter", "fingerprint", "schemes", "bytes"},
     "findings": FINDING,

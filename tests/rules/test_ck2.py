@@ -5,10 +5,24 @@ from __future__ import annotations
 import shutil
 import struct
 from dataclasses import replace
+from pathlib import Path
 
+import ml_dtypes
+import numpy as np
 import pytest
 from build import Spec
-from mutate import Mutant, excluded, flip, graft, of_module, reshape, tensors, weights_of
+from mutate import (
+    Mutant,
+    excluded,
+    flip,
+    graft,
+    of_module,
+    quantization,
+    read_tensors,
+    reshape,
+    tensors,
+    weights_of,
+)
 
 from ckptdiff.records.finding import Location
 
@@ -22,6 +36,55 @@ def place(module: str, suffix: str) -> list[Location]:
     return [Location(module=module, tensor=f"{module}.{suffix}", shard=SHARD)]
 
 
+def pack(found: dict[str, Spec], module: str, codes: np.ndarray, scale: np.float32) -> None:
+    """Give a module these FP8 codes, which may be floats, and this scale."""
+    raw = codes.astype(ml_dtypes.float8_e4m3fn).tobytes()
+    found[f"{module}.weight"] = Spec("F8_E4M3", codes.shape, module, raw)
+    found[f"{module}.weight_scale"] = Spec("F32", (), module, scale.tobytes())
+
+
+def double(spec: Spec) -> Spec:
+    """A float32 scale times two."""
+    return replace(spec, raw=(2 * np.frombuffer(spec.data(), np.float32)).tobytes())
+
+
+def smooth(mutant: Mutant) -> None:
+    """SmoothQuant in place of FP8, with factors of 1/2 to 2 on the inputs: INT8 weights that do
+    not follow from maxima of the base any more."""
+    scheme = mutant[30]
+    base = read_tensors(mutant.base / SHARD)
+    with tensors(scheme) as found:
+        for name in list(found):
+            module = name.removesuffix(".weight_scale")
+            if module != name:
+                weight = bf16(base[f"{module}.weight"])
+                factor = np.linspace(0.5, 2, weight.shape[1]).astype(ml_dtypes.bfloat16)
+                found[f"{module}.pre_quant_scale"] = spec_of("BF16", factor)
+                pack_int8(found, module, weight / factor.astype(np.float32))
+    with quantization(scheme) as parts:
+        for part in parts:
+            part["quant_algo"] = "W8A8_SQ_PER_CHANNEL"
+            part.pop("config_groups", None)
+    mutant.settle()
+
+
+def bf16(spec: Spec) -> np.ndarray:
+    values = np.frombuffer(spec.data(), ml_dtypes.bfloat16).reshape(spec.shape)
+    return values.astype(np.float32)
+
+
+def spec_of(dtype: str, array: np.ndarray) -> Spec:
+    return Spec(dtype, array.shape, "", array.tobytes())
+
+
+def pack_int8(found: dict[str, Spec], module: str, weight: np.ndarray, share: float = 1) -> None:
+    """Give a module INT8 codes with scales for a share of each row's maximum."""
+    scale = np.abs(weight).max(axis=1) * np.float32(share) / np.float32(127)
+    codes = np.clip(np.rint(weight / scale[:, None]), -128, 127).astype(np.int8)
+    found[f"{module}.weight"] = spec_of("I8", codes)
+    found[f"{module}.weight_scale"] = spec_of("F32", scale.astype(np.float32))
+
+
 def drop_manifests(mutant: Mutant) -> None:
     """Then nothing says what top30 selects, and that is all that is new."""
     shutil.rmtree(mutant[30] / "layer-sensitivity")
@@ -31,6 +94,7 @@ def drop_manifests(mutant: Mutant) -> None:
 
 def test_all_ck2_clean(mutant: Mutant) -> None:
     assert mutant.new() == []
+    assert mutant.new(deep=True) == []
 
 
 @pytest.mark.parametrize("suffix", ["weight_scale", "input_scale"])
@@ -111,6 +175,148 @@ def test_ck206_fires(mutant: Mutant) -> None:
     with excluded(mutant[30]) as modules:
         modules.append(GROUP[1])
     mutant.expect("CK206", mutant[30], weights_of(*GROUP))
+
+
+@pytest.mark.parametrize("bit", [0, 7])
+@pytest.mark.parametrize("module", [QUANTIZED, GROUP[1], "visual.merger.mlp.0"])
+def test_ck207_fires(mutant: Mutant, module: str, bit: int) -> None:
+    """One bit of one code, which is told by row and column and by byte."""
+    with tensors(mutant[30]) as found:
+        rows, columns = found[f"{module}.weight"].shape
+        row, column = rows // 2, columns - 3
+        healthy = found[f"{module}.weight"].data()[row * columns + column]
+        found[f"{module}.weight"] = flip(
+            found[f"{module}.weight"], bit, element=row * columns + column
+        )
+    finding = mutant.expect("CK207", mutant[30], weights_of(module))
+    (place,) = finding.locations
+    assert f"1 of {rows * columns:,} codes" in finding.message
+    assert place.expected == f"0x{healthy:02x} at [{row}, {column}]"
+    assert (place.actual or "").startswith(f"0x{healthy ^ 1 << bit:02x}, one of 1 wrong codes")
+    assert place.offset is not None
+    assert (mutant[30] / SHARD).read_bytes()[place.offset] == healthy ^ 1 << bit
+
+
+def test_ck207_fires_for_another_layer(mutant: Mutant) -> None:
+    """Codes and scales that go together, and belong elsewhere: one fault, not two."""
+    with tensors(mutant[100]) as found:
+        for name, spec in of_module(found, QUANTIZED).items():
+            found[name.replace(".1.", ".4.")] = spec
+    stale = QUANTIZED.replace(".1.", ".4.")
+    finding = mutant.expect("CK207", mutant[100], weights_of(stale))
+    assert finding.message.endswith("nor are the scales of 1 of them")
+
+
+def test_ck207_fires_for_a_base_that_was_trained_further(mutant: Mutant) -> None:
+    """One step of the base: a weight that a scheme quantizes is stale, one that it does not is
+    CK601's, and everything is told once."""
+    with tensors(mutant.base) as found:
+        found[f"{QUANTIZED}.weight"] = flip(found[f"{QUANTIZED}.weight"], bit=6, element=5)
+    quantized = {path.name for path in mutant.root.iterdir() if QUANTIZED in quantized_in(path)}
+    findings = mutant.new(deep=True)
+    assert {f.schemes[0] for f in findings if f.code == "CK207"} == quantized
+    assert {f.schemes[0] for f in findings if f.code == "CK601"} == {
+        path.name for path in mutant.root.iterdir()
+    } - quantized
+    assert {f.code for f in findings} == {"CK207", "CK601"}
+
+
+def quantized_in(scheme: Path) -> set[str]:
+    names = read_tensors(scheme / SHARD)
+    return {name.removesuffix(".weight_scale") for name in names if name.endswith("weight_scale")}
+
+
+@pytest.mark.parametrize("module", [QUANTIZED, GROUP[1], "visual.merger.mlp.0"])
+def test_ck208_fires(mutant: Mutant, module: str) -> None:
+    with tensors(mutant[30]) as found:
+        before = np.frombuffer(found[f"{module}.weight_scale"].data(), np.float32)[0]
+        found[f"{module}.weight_scale"] = double(found[f"{module}.weight_scale"])
+    finding = mutant.expect("CK208", mutant[30], place(module, "weight_scale"))
+    assert (finding.expected, finding.actual) == (f"{before:.9g}", f"{2 * before:.9g}")
+
+
+def test_ck208_fires_for_another_layer(mutant: Mutant) -> None:
+    with tensors(mutant[100]) as found:
+        other = QUANTIZED.replace(".1.", ".4.")
+        found[f"{QUANTIZED}.weight_scale"] = found[f"{other}.weight_scale"]
+    mutant.expect("CK208", mutant[100], place(QUANTIZED, "weight_scale"))
+
+
+def test_ck208_fires_on_a_scale_that_its_codes_follow(mutant: Mutant) -> None:
+    """Quantized by another maximum than the base's, where all others are by their own."""
+    weight = bf16(read_tensors(mutant.base / SHARD)[f"{QUANTIZED}.weight"])
+    with tensors(mutant[30]) as found:
+        scale = np.frombuffer(found[f"{QUANTIZED}.weight_scale"].data(), np.float32)[0]
+        scale = np.float32(scale * 1.3)
+        quotient = (weight / scale).astype(ml_dtypes.bfloat16)
+        pack(found, QUANTIZED, quotient, scale)
+    mutant.expect("CK208", mutant[30], place(QUANTIZED, "weight_scale"))
+
+
+def test_ck209_fires(mutant: Mutant) -> None:
+    smooth(mutant)
+    with tensors(mutant[30]) as found:
+        found[f"{QUANTIZED}.weight_scale"] = double(found[f"{QUANTIZED}.weight_scale"])
+    finding = mutant.expect("CK209", mutant[30], weights_of(QUANTIZED))
+    assert finding.expected == "at least 14 dB against base"
+    # The error is the weight itself, apart from the noise of quantization.
+    assert finding.actual in ("0.0 dB", "-0.0 dB")
+
+
+def test_ck209_fires_for_another_layer(mutant: Mutant) -> None:
+    smooth(mutant)
+    with tensors(mutant[30]) as found:
+        other = read_tensors(mutant.base / SHARD)[f"{QUANTIZED.replace('.1.', '.4.')}.weight"]
+        pack_int8(found, QUANTIZED, bf16(other))
+    mutant.expect("CK209", mutant[30], weights_of(QUANTIZED))
+
+
+@pytest.mark.parametrize("factor", [0.5, 2])
+def test_ck209_fires_for_a_factor(mutant: Mutant, factor: float) -> None:
+    """The factors of the inputs belong to the weight."""
+    smooth(mutant)
+    with tensors(mutant[30]) as found:
+        name = f"{QUANTIZED}.pre_quant_scale"
+        given = np.frombuffer(found[name].data(), ml_dtypes.bfloat16).astype(np.float32)
+        found[name] = spec_of("BF16", (factor * given).astype(ml_dtypes.bfloat16))
+    mutant.expect("CK209", mutant[30], weights_of(QUANTIZED))
+
+
+@pytest.mark.parametrize("smoothed", [False, True])
+def test_ck210_fires(mutant: Mutant, smoothed: bool) -> None:
+    if smoothed:
+        smooth(mutant)
+    with tensors(mutant[30]) as found:
+        spec = found[f"{QUANTIZED}.weight"]
+        found[f"{QUANTIZED}.weight"] = replace(spec, raw=bytes(spec.nbytes))
+    mutant.expect("CK210", mutant[30], weights_of(QUANTIZED))
+
+
+def test_ck211_fires(mutant: Mutant) -> None:
+    """Scales for four tenths of the maxima: everything beyond is cut off."""
+    smooth(mutant)
+    with tensors(mutant[30]) as found:
+        factor = np.frombuffer(found[f"{QUANTIZED}.pre_quant_scale"].data(), ml_dtypes.bfloat16)
+        base = bf16(read_tensors(mutant.base / SHARD)[f"{QUANTIZED}.weight"])
+        pack_int8(found, QUANTIZED, base / factor.astype(np.float32), share=0.6)
+        codes = np.frombuffer(found[f"{QUANTIZED}.weight"].data(), np.int8)
+    finding = mutant.expect("CK211", mutant[30], weights_of(QUANTIZED))
+    assert finding.actual == f"{(np.abs(codes.astype(int)) >= 127).mean():.1%}"
+
+
+def test_ck212_fires(mutant: Mutant) -> None:
+    """An export by a GPU: codes by the scale in BF16, which is stored in float32."""
+    module = "visual.merger.mlp.0"
+    weight = bf16(read_tensors(mutant.base / SHARD)[f"{module}.weight"])
+    scale = np.abs(weight).max() * (np.float32(1) / np.float32(448))
+    coarse = scale.astype(ml_dtypes.bfloat16).astype(np.float32)
+    with tensors(mutant[30]) as found:
+        quotient = (weight / coarse).astype(ml_dtypes.bfloat16)
+        pack(found, module, quotient, scale)
+    finding = mutant.expect("CK212", mutant[30], weights_of(module))
+    assert finding.actual == f"{float(scale) / float(coarse) - 1:+.3%}"
+    (row,) = (row for row in mutant.check(deep=True).schemes if row.id == mutant[30].name)
+    assert row.proof is not None and row.proof.dialects == ("BF16 cpu", "BF16 cuda")
 
 
 def test_a_code_or_a_finite_scale_that_changed_is_not_for_these_rules(mutant: Mutant) -> None:

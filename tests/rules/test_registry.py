@@ -14,7 +14,6 @@ from ckptdiff.records.finding import SEVERITIES, RuleInfo
 HERE = Path(__file__).parent
 README = HERE.parents[1] / "README.md"
 TABLE = api.rule_table()
-RUNNING = [rule for rule in TABLE if rule.since != "planned"]
 
 
 def test_codes_and_names_are_unique_and_well_formed() -> None:
@@ -27,13 +26,13 @@ def test_codes_and_names_are_unique_and_well_formed() -> None:
         assert rule.summary and not rule.summary.endswith(".")
 
 
-@pytest.mark.parametrize("rule", RUNNING, ids=lambda rule: rule.code)
+@pytest.mark.parametrize("rule", TABLE, ids=lambda rule: rule.code)
 def test_every_rule_has_a_manual(rule: RuleInfo) -> None:
     assert "What to do:" in rule.manual
     assert len(rule.summary) <= 100
 
 
-@pytest.mark.parametrize("rule", RUNNING, ids=lambda rule: rule.code)
+@pytest.mark.parametrize("rule", TABLE, ids=lambda rule: rule.code)
 def test_every_rule_has_a_firing_and_a_clean_case(rule: RuleInfo) -> None:
     tests = "".join(path.read_text() for path in HERE.glob("test_ck*.py"))
     family = rule.code[:3].lower()
@@ -41,7 +40,7 @@ def test_every_rule_has_a_firing_and_a_clean_case(rule: RuleInfo) -> None:
     assert f"def test_all_{family}_clean" in tests
 
 
-@pytest.mark.parametrize("rule", RUNNING, ids=lambda rule: rule.code)
+@pytest.mark.parametrize("rule", TABLE, ids=lambda rule: rule.code)
 def test_every_rule_has_a_file_of_its_own(rule: RuleInfo) -> None:
     name = f"{rule.code.lower()}_{rule.name.replace('-', '_')}.py"
     package = Path(ckptdiff.__file__).parent / "rules"
@@ -49,10 +48,6 @@ def test_every_rule_has_a_file_of_its_own(rule: RuleInfo) -> None:
 
 
 def test_the_readme_has_the_table() -> None:
-    rows = [
-        f"| {rule.code} | {rule.name} | {rule.severity} | {rule.summary}"
-        f"{' (planned)' if rule.since == 'planned' else ''} |"
-        for rule in TABLE
-    ]
+    rows = [f"| {rule.code} | {rule.name} | {rule.severity} | {rule.summary} |" for rule in TABLE]
     table = re.findall(r"^\| CK\d.*$", README.read_text(), re.MULTILINE)
     assert table == rows

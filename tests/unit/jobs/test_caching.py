@@ -39,7 +39,7 @@ def age(root: Path) -> None:
 def only_mtime_settles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody can set a file's ctime back, and no test should wait for two seconds."""
     monkeypatch.setattr(
-        caching, "_is_settled", lambda shard, now: now - shard.identity.mtime_ns > 2 * 10**9
+        caching, "is_settled", lambda shard, now: now - shard.identity.mtime_ns > 2 * 10**9
     )
 
 
@@ -181,7 +181,7 @@ def test_a_cache_that_may_only_be_read(tmp_path: Path) -> None:
     script = (
         "import sys; sys.path.insert(0, sys.argv[2])\n"
         "import ckptdiff\nfrom ckptdiff.jobs import caching\n"
-        "caching._is_settled = lambda shard, now: True\n"
+        "caching.is_settled = lambda shard, now: True\n"
         "total = []\n"
         "ckptdiff.check(sys.argv[1], sink=lambda e: total.append(getattr(e, 'total', 0)"
         " if getattr(e, 'unit', '') == 'bytes' else 0))\n"
@@ -218,7 +218,7 @@ def test_a_cache_on_a_full_disk(sweep: Path, tmp_path: Path) -> None:
 
     script = (
         "import sys, ckptdiff; from ckptdiff.jobs import caching\n"
-        "caching._is_settled = lambda shard, now: True\n"
+        "caching.is_settled = lambda shard, now: True\n"
         "print(ckptdiff.check(sys.argv[1]).verdict.status)"
     )
     command = [sys.executable, "-c", script, str(sweep)]

@@ -34,7 +34,7 @@ def test_keys_are_those_of_the_contract(bug: Path) -> None:
     assert list(document["verdict"]) == ["status", "complete", "sentence", "safe"]
     assert list(document["schemes"][0]) == [
         "id", "family", "algo", "producer", "bytes", "tensors", "modules", "declared", "actual",
-        "dtypes", "fingerprint", "identity", "status",
+        "dtypes", "fingerprint", "identity", "status", "proof",
     ]  # fmt: skip
     assert list(document["findings"][0]) == [
         "code", "name", "severity", "schemes", "message", "next_step", "expected", "actual",

@@ -1,0 +1,275 @@
+"""Which quantized weights can be recomputed from a base, and from what.
+
+Looks at names, headers and digests alone. Whatever another rule already calls a fault of a
+weight or its scales is an obstacle here, so that one fault is told once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from ckptdiff.analysis.against_base import algorithms_of
+from ckptdiff.analysis.nearness import Axis
+from ckptdiff.analysis.quantization import claimed_algorithm, known_algorithm, lacking_by_place
+from ckptdiff.formats.layouts import scale_suffix
+from ckptdiff.formats.names import FUSED
+from ckptdiff.quant.arrays import STORED
+from ckptdiff.quant.dialects import HOSTS, Host
+from ckptdiff.quant.registry import CODINGS
+from ckptdiff.records.checkpoint import Shard, Tensor
+from ckptdiff.records.coverage import Module
+from ckptdiff.records.evidence import SchemeEvidence
+from ckptdiff.records.layout import LayoutName, Suffix
+
+PARTS: tuple[Suffix, ...] = ("weight_scale", "weight_scale_2", "pre_quant_scale")
+"""The scales that a weight's values depend on."""
+
+_FLOATS = ("BF16", "F16", "F32", "F64")
+# Layouts with a scale for the whole tensor, over which linears can agree.
+_SHARING: tuple[LayoutName, ...] = ("fp8", "fp8-block", "nvfp4", "nvfp4-32")
+# NVFP4_AWQ moves the input scale of down_proj into the rows of up_proj, and o_proj's into v_proj.
+_RESCALED: Mapping[str, Axis] = {
+    "up_proj": "rows",
+    "v_proj": "rows",
+    "down_proj": "columns",
+    "o_proj": "columns",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One quantized module that can be held against the base's module of the same key.
+
+    `shares` are sets of keys of base modules that its whole scale may stand for, `folds` keys
+    of norms whose factor may belong to its columns. See `analysis.proof.Weight` for the rest.
+    """
+
+    key: str
+    module: Module
+    layouts: tuple[LayoutName, ...]
+    hosts: tuple[Host, ...]
+    scale_hosts: tuple[Host, ...]
+    shares: tuple[tuple[str, ...], ...]
+    folds: tuple[str, ...]
+    searched: bool
+    rescaled: Axis | None
+
+    @property
+    def originals(self) -> tuple[str, ...]:
+        """The keys of all base modules that may have to be read, its own first."""
+        return tuple(dict.fromkeys([self.key, *(key for keys in self.shares for key in keys)]))
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A tensor and where it lies."""
+
+    name: str
+    tensor: Tensor
+    shard: Shard
+
+
+class Surveyor:
+    """Makes the cases of one scheme; what is the same for all its modules is found out once."""
+
+    def __init__(self, scheme: SchemeEvidence, base: SchemeEvidence) -> None:
+        self._scheme, self._base = scheme, base
+        self.tensors = _by_name(scheme)
+        self.originals = _by_name(base)
+        names = Counter(name for name, _, _ in scheme.checkpoint.items())
+        self._twice = {name for name, count in names.items() if count > 1}
+        self._lacking = {key for key, suffix in lacking_by_place(scheme) if suffix in PARTS}
+        self._algorithms = algorithms_of(scheme)
+        self._neighbours = _host_of(scheme)
+        self._siblings = _siblings(scheme)
+        self._norms = _norms(scheme, base)
+
+    def obstacle(self, key: str) -> str | None:
+        """Why a module cannot be recomputed; None when it can."""
+        module = self._scheme.coverage.modules.get(key)
+        layout = self._scheme.layouts.get(key)
+        original = self.original(key)
+        if self._scheme.foreign:
+            return f"it was quantized by {self._scheme.foreign}"
+        if module is None or not module.quantized:
+            return "it is not quantized"
+        if layout is None or not layout.names or layout.misfits or layout.missing:
+            return "its scales are missing or do not go with it"
+        if key in self._lacking:
+            return "a scale that its like have is missing"
+        if original is None:
+            return "the base has no such weight"
+        stored = self.tensors[module.weight]
+        if original.tensor.dtype not in _FLOATS:
+            return f"the base's weight is {original.tensor.dtype}"
+        if not any(_fits(stored.tensor, original.tensor, name) for name in layout.names):
+            return "its shape is not that of the base's weight"
+        for part in self.parts(module):
+            if reason := self._damage(self._scheme, part):
+                return reason
+        return self._damage(self._base, original)
+
+    def case(self, key: str) -> Case:
+        """What a module without an obstacle is held against."""
+        scheme, module = self._scheme, self._scheme.coverage.modules[key]
+        original, stored = self.original(key), self.tensors[module.weight]
+        assert original is not None
+        layouts = tuple(
+            name
+            for name in scheme.layouts[key].names
+            if _fits(stored.tensor, original.tensor, name)
+        )
+        if scheme.quantization is not None:
+            claimed = known_algorithm(claimed_algorithm(scheme.quantization, module.name))
+            layouts = tuple(sorted(layouts, key=lambda n: not (claimed and claimed.layout == n)))
+        first: list[str] = [self._neighbours, original.tensor.dtype]
+        hosts = tuple(sorted(HOSTS, key=lambda h: first.index(h) if h in first else 2))
+        smoothed = "pre_quant_scale" in scheme.scales.get(module.name, {})
+        nvfp4_awq = layouts[0] == "nvfp4" and "NVFP4_AWQ" in self._algorithms
+        awq = nvfp4_awq or layouts[0].startswith("int4")
+        return Case(
+            key=key,
+            module=module,
+            layouts=layouts,
+            hosts=hosts,
+            scale_hosts=_distinct_hosts(hosts, original.tensor.dtype),
+            shares=tuple(self._shares(key, layouts)),
+            folds=tuple(self._folds(module, original)) if awq and not smoothed else (),
+            searched=awq,
+            rescaled=_RESCALED.get(key.rpartition(".")[2]) if nvfp4_awq and not smoothed else None,
+        )
+
+    def parts(self, module: Module) -> list[Stored]:
+        """The weight of a module and the scales that its values depend on."""
+        scales = self._scheme.scales.get(module.name, {})
+        names = [module.weight, *(scales[suffix].name for suffix in PARTS if suffix in scales)]
+        return [self.tensors[name] for name in names]
+
+    def original(self, key: str) -> Stored | None:
+        """The weight of a module of the base, None where it has no such module."""
+        module = self._base.coverage.modules.get(key)
+        return None if module is None else self.originals[module.weight]
+
+    def norms(self, key: str) -> tuple[Stored, Stored]:
+        """A norm of the scheme and the base's."""
+        return (
+            self.tensors[self._scheme.tensors[key][0]],
+            self.originals[self._base.tensors[key][0]],
+        )
+
+    def _damage(self, side: SchemeEvidence, part: Stored) -> str | None:
+        """What other rules say of a tensor's bytes."""
+        shard, identity = part.shard, part.shard.identity
+        if side is self._scheme and part.name in self._twice:
+            return "two shards hold a tensor of it"
+        if any(defect.kind == "overlap" for defect in shard.defects):
+            return "two tensors claim the same bytes"
+        assert shard.header is not None
+        end = shard.header.data_start + part.tensor.data_offsets[1]
+        if identity is None or end > identity.size:
+            return "its shard ends before its data does"
+        if part.name in side.flaws:
+            return f"{part.name.rpartition('.')[2]} holds values that it may not have"
+        if part.tensor.dtype not in STORED:
+            return f"{part.tensor.dtype} has no numbers here"
+        return None
+
+    def _shares(self, key: str, layouts: tuple[LayoutName, ...]) -> Iterator[tuple[str, ...]]:
+        """The likeliest first: with FP8 only fused experts share, with NVFP4 all linears that
+        have the same input. Of a group that is quantized in part, ModelOpt's scale is that of
+        the quantized members, and a composed one's that of the whole."""
+        alone = (key,)
+        if not set(layouts) & set(_SHARING):
+            yield alone
+            return
+        parent, _, leaf = key.rpartition(".")
+        columns = self._columns(key)
+        group = next((leaves for leaves in FUSED if leaf in leaves), ())
+        whole = [f"{parent}.{member}" for member in group]
+        if not whole:
+            # Architectures of which nothing is known here may name such linears otherwise.
+            whole = [k for k in self._siblings.get(parent, ()) if self._alike(k, layouts)]
+        whole = [k for k in whole if self._columns(k) == columns]
+        part = tuple(k for k in whole if self._alike(k, layouts))
+        seldom = not group or (layouts[0] in ("fp8", "fp8-block") and ".experts." not in key)
+        found = [alone, part, tuple(whole)] if seldom else [part, tuple(whole), alone]
+        yield from dict.fromkeys(found)
+
+    def _alike(self, key: str, layouts: tuple[LayoutName, ...]) -> bool:
+        layout = self._scheme.layouts.get(key)
+        return layout is not None and not set(layout.names).isdisjoint(layouts)
+
+    def _columns(self, key: str) -> int | None:
+        original = self.original(key)
+        usable = original is not None and self._damage(self._base, original) is None
+        if original is None or not usable or original.tensor.dtype not in _FLOATS:
+            return None
+        return original.tensor.shape[1] if len(original.tensor.shape) == 2 else None
+
+    def _folds(self, module: Module, original: Stored) -> Iterator[str]:
+        """The norms above a module that an export changed, as AWQ does."""
+        columns = original.tensor.shape[1]
+        above = module.key
+        while above:
+            above = above.rpartition(".")[0]
+            for key in self._norms.get(above, ()):
+                mine, theirs = self.norms(key)
+                if mine.tensor.shape == theirs.tensor.shape == (columns,):
+                    yield key
+
+
+def _norms(scheme: SchemeEvidence, base: SchemeEvidence) -> dict[str, list[str]]:
+    """The keys of norms' weights that both have and that may differ, by what they are in."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for key, (name, tensor, _) in scheme.tensors.items():
+        module = key.removesuffix(".weight")
+        parent, _, leaf = module.rpartition(".")
+        if module == key or "norm" not in leaf or key not in base.tensors:
+            continue
+        other, original, _ = base.tensors[key]
+        mine, theirs = scheme.digests.get(name), base.digests.get(other)
+        same = mine is not None and mine == theirs and tensor.dtype == original.dtype
+        if {tensor.dtype, original.dtype} <= set(_FLOATS) and not same:
+            found[parent].append(key)
+    return found
+
+
+def _by_name(side: SchemeEvidence) -> dict[str, Stored]:
+    return {name: Stored(name, tensor, shard) for name, tensor, shard in side.checkpoint.items()}
+
+
+def _siblings(scheme: SchemeEvidence) -> dict[str, list[str]]:
+    """The quantized modules below each parent."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for key in scheme.layouts:
+        found[key.rpartition(".")[0]].append(key)
+    return found
+
+
+def _fits(stored: Tensor, original: Tensor, layout: LayoutName) -> bool:
+    """Whether a stored weight unpacks to the base's shape."""
+    coding = CODINGS[layout]
+    if len(stored.shape) != 2:
+        return False
+    rows, columns = stored.shape
+    return original.shape == (rows * coding.rows, columns * coding.columns)
+
+
+def _host_of(scheme: SchemeEvidence) -> str:
+    """The dtype of most of what a scheme has not quantized."""
+    nbytes: Counter[str] = Counter()
+    for name, tensor, _ in scheme.tensors.values():
+        if tensor.dtype in HOSTS and not scale_suffix(name):
+            nbytes[tensor.dtype] += tensor.nbytes
+    return max(sorted(nbytes), key=nbytes.__getitem__, default="")
+
+
+def _distinct_hosts(hosts: Iterable[Host], base: str) -> tuple[Host, ...]:
+    """One host of each set in which the values of a base weight are the same numbers."""
+    distinct: dict[Host, Host] = {}
+    for host in hosts:
+        exact = host == "F32" and base in ("BF16", "F16")
+        distinct.setdefault(base if exact else host, host)  # type: ignore[arg-type]
+    return tuple(distinct.values())

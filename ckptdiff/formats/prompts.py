@@ -1,0 +1,86 @@
+"""Files of prompts: one a line, as plain text or as JSON objects.
+
+What a prompt becomes depends on a model's tokenizer, which is not known here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ckptdiff.errors import UsageError
+from ckptdiff.records.probe import Prompt
+from ckptdiff.sources.local import Unreadable, read_document
+
+DEFAULT_SOURCE = "built in"
+_DEFAULT = Path(__file__).with_suffix(".jsonl")
+_JSON_LINES = (".jsonl", ".ndjson")
+_KNOWN = {"text", "prompt", "messages", "image", "images"}
+
+
+def default_prompts() -> tuple[Prompt, ...]:
+    """64 short prompts of many kinds, for models of language and vision alike."""
+    return read_prompts(_DEFAULT)
+
+
+def read_prompts(path: Path) -> tuple[Prompt, ...]:
+    """The prompts of a file: `.jsonl` has an object a line, anything else a text a line.
+
+    Raises `UsageError` for a file that cannot be read or holds no prompt, and for a line that
+    is none, by its number.
+    """
+    try:
+        text = read_document(path).decode("utf-8-sig")
+    except Unreadable as error:
+        raise UsageError(f"{path} cannot be read: {error.reason}", "Check the path.") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8", "Save it as UTF-8.") from error
+    lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1)]
+    lines = [(number, line) for number, line in lines if line]
+    if not lines:
+        raise UsageError(f"{path} holds no prompt", "Write one a line.")
+    if path.suffix.lower() not in _JSON_LINES:
+        return tuple(Prompt(text=line) for _, line in lines)
+    return tuple(_prompt(path, number, line) for number, line in lines)
+
+
+def _prompt(path: Path, number: int, line: str) -> Prompt:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise _odd(path, number, "is not JSON") from error
+    if isinstance(found, str):
+        return Prompt(text=found)
+    if not isinstance(found, dict):
+        raise _odd(path, number, "is no JSON object")
+    if unknown := sorted(found.keys() - _KNOWN):
+        raise _odd(path, number, f'has "{unknown[0]}"')
+    text = found.get("text", found.get("prompt", ""))
+    messages = found.get("messages", [])
+    images = found.get("images", [found["image"]] if "image" in found else [])
+    if not isinstance(text, str) or not _are(messages, dict) or not _are(images, str):
+        raise _odd(path, number, "has a value of another type")
+    if bool(text.strip()) == bool(messages):
+        raise _odd(path, number, "has neither text nor messages, or both")
+    if messages and images and not _named(messages):
+        raise _odd(path, number, 'has images that no message names by {"type": "image"}')
+    return Prompt(text, tuple(messages), tuple(str(path.parent / image) for image in images))
+
+
+def _named(messages: list[Mapping[str, Any]]) -> bool:
+    parts = [m["content"] for m in messages if isinstance(m.get("content"), list)]
+    return any(isinstance(p, dict) and p.get("type") == "image" for part in parts for p in part)
+
+
+def _are(value: object, kind: type) -> bool:
+    return isinstance(value, list) and all(isinstance(item, kind) for item in value)
+
+
+def _odd(path: Path, number: int, what: str) -> UsageError:
+    return UsageError(
+        f"line {number} of {path} {what}",
+        'A line is {"text": …} or {"messages": [{"role": …, "content": …}]}, with "image" or '
+        '"images" where it has some.',
+    )

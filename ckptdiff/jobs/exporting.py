@@ -1,0 +1,132 @@
+"""Carries exports by ModelOpt out: a child writes beside the target, the result is checked and
+gets its name.
+
+Whatever stops this leaves sources and originals as they were, and nothing half-made under a
+final name. What was written is judged by the `verify` that the caller hands in.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ckptdiff.errors import ChildError, UsageError
+from ckptdiff.jobs.children import Child, Program, require
+from ckptdiff.jobs.export_planning import ExportJob
+from ckptdiff.jobs.placing import Filled, How, copy_file, sync_tree, write_all, write_file
+from ckptdiff.jobs.planning import PROVENANCE
+from ckptdiff.records.export import ExportOrder, ExportResult
+from ckptdiff.records.plan import Outcome, Plan
+from ckptdiff.records.report import Tool
+
+PROGRAM = Program(
+    module="ckptdiff.runtime.export",
+    title="the export by ModelOpt",
+    extra="probe,modelopt",
+    packages=("torch", "transformers", "accelerate", "modelopt", "requests"),
+    environment={
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        # Without a workspace of fixed size cuBLAS may add up in another order each time.
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    },
+)
+
+
+def carry_out(jobs: Sequence[ExportJob], how: How) -> tuple[Outcome, ...]:
+    """Write the scheme of every plan, one after the other; what keeps one from being written
+    is in its outcome.
+
+    Raises `UsageError` before anything is written when a plan is impossible, `CapabilityError`
+    when ModelOpt is not installed, and `Cancelled`.
+    """
+    todo = [(job.plan, partial(_fill, job, job.order, how)) for job in jobs if job.order]
+    if len(todo) < len(jobs):
+        raise UsageError("not every plan can be carried out", "The plans say what is missing.")
+    require(PROGRAM)
+    return write_all(todo, how)
+
+
+def _fill(job: ExportJob, order: ExportOrder, how: How, folder: Path) -> Filled:
+    """The export and all that goes with it, judged."""
+    result = export_into(replace(order, target=str(folder)), how)
+    _settle(folder)
+    for name, path in job.copies.items():
+        if not (folder / name).exists():
+            copy_file(Path(path), folder / name)
+    for name, content in job.documents.items():
+        write_file(folder / name, content)
+    fingerprint = how.verify(folder)
+    provenance = _provenance(job.plan, order, result, fingerprint, how.tool)
+    write_file(folder / PROVENANCE, provenance)
+    sync_tree(folder)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return Filled(fingerprint, size, result.notes, result.seconds)
+
+
+def export_into(order: ExportOrder, how: How) -> ExportResult:
+    """What the child says once it has written everything into the order's directory.
+
+    Raises `ChildError` with the end of its log, or the error that it ended with.
+    """
+    found: ExportResult | None = None
+    with Child(PROGRAM) as child:
+        # The child has a working directory of its own.
+        base, target = str(Path(order.base).absolute()), str(Path(order.target).absolute())
+        child.send(asdict(replace(order, base=base, target=target)))
+        for message in child.messages(how.sink, how.cancel):
+            fields = {key: value for key, value in message.items() if key != "kind"}
+            found = ExportResult(**{**fields, "notes": tuple(fields["notes"])})
+    if found is None:
+        raise ChildError(f"{PROGRAM.title} ended without a result", "Run this again.")
+    return found
+
+
+def _settle(folder: Path) -> None:
+    """Modes as for any new file, and bytes that last: exporters write weights as they like."""
+    umask = os.umask(0)
+    os.umask(umask)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(0o666 & ~umask)
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+def _provenance(
+    plan: Plan, order: ExportOrder, result: ExportResult, fingerprint: str | None, tool: Tool
+) -> bytes:
+    """What the export was made by; no clock and no path, so that the same inputs give the same
+    bytes on one machine."""
+    calibration = order.calibration
+    document: dict[str, Any] = {
+        "schema": "ckptdiff.provenance/1",
+        "tool": {"name": tool.name, "version": tool.version},
+        "engine": plan.engine,
+        "scheme": plan.scheme,
+        "algorithm": plan.algorithm,
+        "fingerprint": fingerprint,
+        "base": {"name": Path(order.base).name},
+        "producer": result.producer,
+        "device": result.device,
+        "presets": [preset.name for preset in order.presets],
+        "kv_cache": order.kv_cache,
+        "calibration": {
+            "source": calibration.source,
+            "rows": len(calibration.rows),
+            "length": calibration.length,
+            "seed": calibration.seed,
+        },
+    }
+    if order.work == "search":
+        document["search"] = {
+            "score": order.score,
+            "asked_bits": order.bits,
+            "bits": result.bits,
+        }
+    return (json.dumps(document, indent=2) + "\n").encode("ascii")

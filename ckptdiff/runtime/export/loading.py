@@ -1,0 +1,79 @@
+"""The full-precision model that an export starts from, on whatever this machine has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import PreTrainedModel
+
+from ckptdiff.errors import UsageError
+from ckptdiff.runtime.export.progress import Progress
+from ckptdiff.runtime.skeleton import read_config
+from ckptdiff.runtime.values import TORCH
+
+# Calibration needs room for activations beside the weights.
+_ROOM = 1.4
+
+
+def load(path: Path, dtype: str, trust_remote_code: bool, progress: Progress) -> PreTrainedModel:
+    """The model at `path` in eval mode, its weights in `dtype` (as safetensors spell it).
+
+    On one GPU where it fits there, spread over all where it does not, else on the CPU. By
+    transformers' own loader, because ModelOpt asks the model how its tensors were renamed on
+    loading. Reads safetensors alone. Raises `UsageError` when transformers has no such model.
+    """
+    config = read_config(path, trust_remote_code)
+    size = sum(file.stat().st_size for file in path.glob("*.safetensors"))
+    with progress.during("load", size, "bytes"):
+        try:
+            model: PreTrainedModel = _class(config, trust_remote_code, path).from_pretrained(
+                path,
+                dtype=TORCH[dtype],
+                device_map=_placement(size),
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=trust_remote_code,
+            )
+        except (OSError, ValueError, ImportError) as error:
+            raise UsageError(
+                f"{path} cannot be loaded: {str(error).splitlines()[0]}",
+                f"`ckptdiff check {path}` says what is wrong with it.",
+            ) from error
+        progress.advance(size)
+    model.eval()  # type: ignore[no-untyped-call]
+    return model
+
+
+def place_of(model: PreTrainedModel) -> str:
+    """Where the model lies, in words."""
+    kinds = {parameter.device for parameter in model.parameters()}
+    if {kind.type for kind in kinds} == {"cuda"}:
+        names = sorted(torch.cuda.get_device_name(kind) for kind in kinds)
+        return names[0] if len(names) == 1 else f"{len(names)} x {names[0]}"
+    return "+".join(sorted({kind.type for kind in kinds}))
+
+
+def _class(config: Any, trust_remote_code: bool, path: Path) -> Any:
+    name = (config.architectures or [""])[0]
+    known = getattr(transformers, name, None)
+    if isinstance(known, type) and issubclass(known, PreTrainedModel):
+        return known
+    if trust_remote_code:
+        return transformers.AutoModelForCausalLM
+    raise UsageError(
+        f"{path} is a {name or 'model without architecture'}, which transformers "
+        f"{transformers.__version__} does not have",
+        "Install a transformers that has it.",
+    )
+
+
+def _placement(size: int) -> str | dict[str, int] | None:
+    """`device_map` for a checkpoint of this many bytes."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not count:
+        return None
+    free, _ = torch.cuda.mem_get_info(0)
+    return {"": 0} if count == 1 or size * _ROOM < free else "auto"

@@ -1,0 +1,144 @@
+"""The lines around every mode: title with breadcrumbs, verdict, status, keys.
+
+Pure functions of the state and the width at hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.cells import cell_len
+
+from ckptdiff.report.style import human_bytes, plural
+from ckptdiff.tui.actions import ACTIONS, BY_ID
+from ckptdiff.tui.state import MODES, Progress, State
+from ckptdiff.tui.text import Line, Piece, fit, shown, wrapped
+
+MARKS = {"ok": "✓", "warning": "!", "error": "✗", "unread": "?"}
+TONES = {"ok": "ok", "warning": "warning", "error": "error", "unread": "warning"}
+
+
+def title(state: State, crumbs: Sequence[str], width: int) -> list[Line]:
+    """Where we are, and the modes with their keys."""
+    modes: list[Piece] = []
+    for mode in MODES:
+        action = BY_ID[mode]
+        tone = "active" if mode == state.mode else "dim" if action.why_not(state) else ""
+        modes += [(f" {action.key} {action.name} ", tone)]
+    taken = sum(len(text) for text, _ in modes)
+    root = Path(state.options.root)
+    where = root.name or str(root.resolve().name) or "/"
+    path = " › ".join([where, *map(shown, crumbs)])
+    room = max(0, width - taken - 2)
+    return [[(f" {fit(path, room)} ", "title"), *modes]]
+
+
+def verdict(state: State, width: int) -> list[Line]:
+    """The one sentence, behind a mark and a word that say it without colour."""
+    lines: list[Line] = []
+    if state.problem:
+        as_it_was = "; shown as it was before" if state.report is not None else ""
+        lines += _headed(" ! ", "verdict-open", f"{state.problem}{as_it_was}", width)
+    report = state.report
+    if report is None:
+        if not state.problem:
+            lines.append([(" … ", "verdict-open"), (" reading headers", "")])
+        return lines[:3]
+    if report.verdict.status == "fail":
+        word, tone = " ✗ FAIL ", "verdict-fail"
+    elif not report.verdict.complete:
+        word, tone = " ? NOT COMPLETE ", "verdict-open"
+    else:
+        word, tone = " ✓ PASS ", "verdict-pass"
+    return [*lines, *_headed(word, tone, report.verdict.sentence, width)][:3]
+
+
+def _headed(word: str, tone: str, text: str, width: int) -> list[Line]:
+    indent = len(word) + 1
+    first, *rest = wrapped(text, max(20, width - indent))
+    lines: list[Line] = [[(word, tone), (f" {first}", "bold")]]
+    return lines + [[(" " * indent + line, "bold")] for line in rest]
+
+
+def status(state: State, right: str, width: int) -> list[Line]:
+    """Counts or progress on the left, what the filter leaves on the right."""
+    line: list[Piece] = []
+    room = width - (len(right) + 2 if right else 0)
+    for text, tone in _left(state):
+        text = fit(text, min(room, cell_len(text)))
+        room -= cell_len(text)
+        line.append((text, tone))
+    if right:
+        line.append((fit(right, room + len(right) + 2, "right"), "dim"))
+    return [line]
+
+
+def _left(state: State) -> Line:
+    if state.work:
+        return progress(state.work[0])
+    failure = next(iter(state.failures.values()), "")
+    if failure:
+        return [("! ", "warning"), (shown(failure.partition("\n")[0]), "warning")]
+    report = state.report
+    if report is None:
+        return []
+    counts = report.counts
+    base = f"base {report.base.id}" if report.base else "no base found"
+    line: list[Piece] = [(plural(counts.schemes, "scheme"), "bold"), ("  ", "")]
+    for number, word, tone in (
+        (counts.errors, "error", "error"),
+        (counts.warnings, "warning", "warning"),
+        (counts.unread, "unread", "warning"),
+    ):
+        if number or word == "error":
+            text = f"{number:,} unread" if word == "unread" else plural(number, word)
+            line += [(text, tone if number else "ok"), ("  ", "")]
+    safe = len(report.verdict.safe)
+    line.append((f"{safe} safe to use" if safe else "none safe to use", "ok" if safe else "error"))
+    line.append((f"  {shown(base)}", "dim"))
+    if state.changed or state.gone:
+        line.append((f"  ~ {len(state.changed)} changed", "warning"))
+        line += [(f", {len(state.gone)} gone", "warning")] if state.gone else []
+    return line
+
+
+def progress(work: Progress) -> Line:
+    """One job: what it does, how far it is, how long it still takes."""
+    names = {"hash": "hashing", "read": "reading headers", "cast": "comparing with base"}
+    what = names.get(work.stage, work.stage or work.job)
+    if not work.total:
+        return [("… ", "accent"), (what, "")]
+    share = min(1.0, work.done / work.total)
+    bar = "█" * round(12 * share)
+    line: list[Piece] = [(f"… {what} ", "accent"), (f"{bar:░<12}", "accent"), (f" {share:.0%}", "")]
+    if work.unit != "bytes":
+        return [*line, (f"  {work.done:,} of {work.total:,} {work.unit}", "dim")]
+    line.append((f"  {human_bytes(work.done)} of {human_bytes(work.total)}", "dim"))
+    if work.seconds > 0.5 and work.done:
+        rate = work.done / work.seconds
+        left = (work.total - work.done) / rate
+        line.append((f"  {human_bytes(rate)}/s  {left:,.0f} s left", "dim"))
+    return line
+
+
+def keys(state: State, width: int) -> list[Line]:
+    """The keys, the disabled ones dim, as many as fit."""
+    line: list[Piece] = []
+    used = 0
+    for action in sorted(ACTIONS, key=lambda action: _ORDER.get(action.id, 99)):
+        if action.id in MODES or not action.short:
+            continue
+        size = len(action.key) + len(action.short) + 3
+        if used + size > width:
+            break
+        used += size
+        off = action.why_not(state) is not None
+        line += [(f" {action.key}", "dim" if off else "key"),
+                 (f" {action.short} ", "dim" if off else "")]  # fmt: skip
+    return [line]
+
+
+_ORDER = {name: n for n, name in enumerate(
+    ("help", "quit", "palette", "filter", "next", "mark", "copy", "export", "rule", "back",
+     "sort", "reexport"))}  # fmt: skip

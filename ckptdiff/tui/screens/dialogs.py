@@ -1,0 +1,86 @@
+"""What opens over a screen and closes again: help, and a question for a file name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Input
+
+from ckptdiff.tui.actions import ACTIONS
+from ckptdiff.tui.state import State
+from ckptdiff.tui.text import Line, fit, wrapped
+from ckptdiff.tui.widgets.panel import Panel, ScrollPanel
+
+
+class HelpPage(ModalScreen[None]):
+    """Help for the widget that had the focus, then every key."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,q,question_mark", "dismiss", "Close", show=False, priority=True)
+    ]
+
+    def __init__(self, state: State, about: str) -> None:
+        super().__init__()
+        self._state, self._about = state, about
+
+    def compose(self) -> ComposeResult:
+        yield ScrollPanel(lambda width, _: help_lines(self._state, self._about, width), id="help")
+
+
+def help_lines(state: State, about: str, width: int) -> list[Line]:
+    """The help text; an action that is off has its reason beside it."""
+    lines: list[Line] = [[("Here", "title")]]
+    lines += [[(line, "")] for line in wrapped(about, width)]
+    lines += [[], [("Keys", "title")]]
+    for action in ACTIONS:
+        keys = fit(action.key, 7)
+        first, *rest = wrapped(action.help, max(20, width - 8))
+        lines.append([(keys, "key"), (f" {first}", "")])
+        lines += [[(" " * 8 + line, "")] for line in rest]
+        if (reason := action.why_not(state)) is not None:
+            lines += [
+                [(" " * 8 + line, "warning")] for line in wrapped(f"off: {reason}", width - 8)
+            ]
+    lines += [[], [("Marks", "title")]]
+    lines += [[(line, "")] for line in _MARKS]
+    return lines
+
+
+_MARKS = (
+    "✗ error   ! warning   ? not read   ✓ nothing found",
+    "● marked by you   ~ changed while you watched",
+    "A ×4  four schemes have one set of weights, A",
+    "!FP8  the manifest says something else than the tensor",
+    "=100  every byte is the same",
+)
+
+
+class Ask(ModalScreen[str | None]):
+    """Asks for a file name; the answer is None when somebody thought better of it."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "dismiss", "Cancel", show=False, priority=True)
+    ]
+
+    def __init__(self, question: str, note: str, value: str) -> None:
+        super().__init__()
+        self._question, self._note, self._value = question, note, value
+
+    def compose(self) -> ComposeResult:
+        with Vertical():
+            yield Panel(self._lines)
+            yield Input(self._value, id="answer")
+
+    def _lines(self, width: int, rows: int) -> Sequence[Line]:
+        note: Iterable[Line] = ([(line, "dim")] for line in wrapped(self._note, width))
+        return [[(self._question, "title")], *note]
+
+    @on(Input.Submitted)
+    def _answer(self, event: Input.Submitted) -> None:
+        self.dismiss(event.value.strip() or None)

@@ -1,0 +1,1 @@
+"""Widgets that draw lines from plain data; none of them knows where the data comes from."""

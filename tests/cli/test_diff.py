@@ -1,0 +1,472 @@
+"""`ckptdiff diff`: what differs, by how much and where, and what could not be compared."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import ml_dtypes
+import numpy as np
+import pytest
+from build import Spec, SweepSpec, fp8_tensors, write_shard, write_weights
+from command import run
+from mutate import flip, tensors
+
+import ckptdiff
+from ckptdiff.errors import Cancelled, RootError, UsageError
+from ckptdiff.events import Advanced, CancelToken, Event, Finished, Started
+from ckptdiff.records.delta import TensorDelta
+from ckptdiff.report.json import json_schema, to_json
+
+SPEC = SweepSpec()
+FP8 = "model.layers.3.self_attn.o_proj"
+
+
+@pytest.fixture
+def base(sweep: Path) -> Path:
+    return sweep.parent / "base"
+
+
+@pytest.fixture
+def scheme(sweep: Path) -> Path:
+    return sweep / SPEC.scheme(50)
+
+
+@pytest.fixture
+def twin(sweep: Path, tmp_path: Path) -> Path:
+    """The same tensors as `scheme`, in three files."""
+    path = tmp_path / "twin"
+    path.mkdir()
+    write_weights(path, fp8_tensors(SPEC.selected(50)), shards=3)
+    return path
+
+
+def row(report: ckptdiff.DiffReport, name: str) -> TensorDelta:
+    return next(row for row in report.tensors if row.name == name)
+
+
+def different(report: ckptdiff.DiffReport) -> dict[str, str]:
+    return {row.name: row.status for row in report.tensors if row.status != "same"}
+
+
+def write(path: Path, found: dict[str, Spec]) -> Path:
+    path.mkdir(parents=True)
+    write_weights(path, found)
+    return path
+
+
+def plain(values: np.ndarray, dtype: str = "BF16") -> Spec:
+    kind = {"BF16": ml_dtypes.bfloat16, "F16": np.float16, "F32": np.float32, "F64": np.float64}
+    return Spec(dtype, values.shape, "", values.astype(kind[dtype]).tobytes())
+
+
+def test_the_same_tensors_in_other_files(scheme: Path, twin: Path) -> None:
+    done = run("diff", scheme, twin)
+    assert done.code == 0
+    count = len(fp8_tensors(SPEC.selected(50)))
+    first = done.text.splitlines()[0]
+    assert first == f"SAME: all {count} tensors of B are those of A, byte for byte"
+    assert ckptdiff.diff(scheme, scheme).verdict == "same"
+
+
+def test_base_against_a_scheme(base: Path, scheme: Path) -> None:
+    report = ckptdiff.diff(base, scheme)
+    names = {f"{module}.weight" for module in SPEC.selected(50)}
+    assert {name for name, status in different(report).items() if status == "dtype"} == names
+    assert len(different(report)) == len(names)
+    assert (report.verdict, report.total.dtype) == ("different", len(names))
+    assert ckptdiff.exit_code(report) == 1
+
+
+def test_every_number_is_that_of_float64(base: Path, scheme: Path) -> None:
+    report = ckptdiff.diff(base, scheme)
+    name = f"{FP8}.weight"
+    with tensors(base) as originals, tensors(scheme) as stored:
+        x = np.frombuffer(originals[name].data(), ml_dtypes.bfloat16).astype(np.float64)
+        codes = np.frombuffer(stored[name].data(), ml_dtypes.float8_e4m3fn).astype(np.float64)
+        y = codes * np.frombuffer(stored[f"{FP8}.weight_scale"].data(), np.float32)[0]
+    found, d = row(report, name), y - x
+    assert found.a and found.b
+    assert (found.a.dtype, found.b.dtype, found.b.layout) == ("BF16", "F8_E4M3", "fp8")
+    assert found.max_abs == pytest.approx(np.abs(d).max(), rel=1e-6)
+    assert found.mean_abs == pytest.approx(np.abs(d).mean(), rel=1e-6)
+    assert found.rms == pytest.approx(np.sqrt((d * d).mean()), rel=1e-6)
+    assert found.rel_error == pytest.approx(np.sqrt((d @ d) / (x @ x)), rel=1e-6)
+    assert found.sqnr_db == pytest.approx(10 * np.log10((x @ x) / (d @ d)), rel=1e-6)
+    cosine = 1 - x @ y / np.sqrt((x @ x) * (y @ y))
+    assert found.cosine_distance == pytest.approx(cosine, rel=1e-6)
+    assert found.changed_share == (d != 0).mean()
+    assert found.saturated_share == (np.abs(codes) == 448).mean()
+    assert found.nonfinite == 0
+    assert found.first_difference == tuple(np.argwhere(d.reshape(found.a.shape) != 0)[0])
+
+
+def test_a_flipped_bit_is_found_and_located(scheme: Path, twin: Path) -> None:
+    name = f"{FP8}.weight"
+    changed = fp8_tensors(SPEC.selected(50))
+    changed[name] = flip(changed[name], bit=0, element=37)
+    write_weights(twin, changed, shards=3)
+    done = run("diff", scheme, twin, "--raw", "--json")
+    assert done.code == 1
+    (found,) = (r for r in done.report["tensors"] if r["status"] != "same")
+    assert (found["name"], found["first_difference"]) == (name, [2, 5])
+    assert (found["cause"], found["changed_share"]) == ("codes", 1 / 256)
+    assert found["raw"] == {"codes": 256, "changed": 1, "max_steps": 1, "first_difference": 37}
+    text = run("diff", scheme, twin).text
+    assert "one tensor of" in text and f"{name}, first at [2, 5]" in " ".join(text.split())
+
+
+def test_a_doubled_scale_is_found_in_the_scale_and_in_what_it_does(
+    scheme: Path, twin: Path
+) -> None:
+    changed = fp8_tensors(SPEC.selected(50))
+    spec = changed[f"{FP8}.weight_scale"]
+    (value,) = struct.unpack("<f", spec.data())
+    changed[f"{FP8}.weight_scale"] = Spec("F32", (), "", struct.pack("<f", 2 * value))
+    write_weights(twin, changed, shards=3)
+    report = ckptdiff.diff(scheme, twin, raw=True)
+    assert different(report) == {f"{FP8}.weight": "changed", f"{FP8}.weight_scale": "changed"}
+    weight, scale = row(report, f"{FP8}.weight"), row(report, f"{FP8}.weight_scale")
+    assert (weight.cause, weight.rel_error) == ("scales", pytest.approx(1))
+    assert weight.cosine_distance == pytest.approx(0, abs=1e-12)
+    assert weight.raw is not None and weight.raw.changed == 0
+    assert scale.max_abs == pytest.approx(value)
+    # Scales have rows; the totals are those of weights.
+    assert report.total.rel_error == pytest.approx(1)
+    assert "equal codes under other scales" in run("diff", scheme, twin).text
+
+
+def test_a_scale_of_another_layer(scheme: Path, twin: Path) -> None:
+    changed = fp8_tensors(SPEC.selected(50))
+    other = FP8.replace("layers.3", "layers.2")
+    changed[f"{FP8}.weight_scale"] = changed[f"{other}.weight_scale"]
+    write_weights(twin, changed, shards=3)
+    assert different(ckptdiff.diff(scheme, twin)) == {
+        f"{FP8}.weight": "changed",
+        f"{FP8}.weight_scale": "changed",
+    }
+
+
+def test_the_founding_bug(bug: Path) -> None:
+    done = run("diff", bug / SPEC.scheme(10), bug / SPEC.scheme(100))
+    assert (done.code, done.text.split(":")[0]) == (0, "SAME")
+
+
+@pytest.mark.parametrize("dtypes", [("BF16", "F32"), ("F16", "BF16"), ("F32", "F64")])
+def test_the_same_values_in_another_dtype(tmp_path: Path, dtypes: tuple[str, str]) -> None:
+    values = np.arange(64.0).reshape(8, 8) - 31
+    sides = [write(tmp_path / d, {"x.weight": plain(values, d)}) for d in dtypes]
+    report = ckptdiff.diff(*sides)
+    (found,) = report.tensors
+    assert (found.status, found.max_abs, found.changed_share) == ("dtype", 0.0, 0.0)
+    assert (found.sqnr_db, report.verdict) == ("Infinity", "different")
+    assert "equal values" in report.sentence
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "F16", "F32", "F64"])
+def test_bits_that_make_no_number_differ_are_a_change(tmp_path: Path, dtype: str) -> None:
+    """0 and -0, and two kinds of NaN: the bytes differ, which no digest overlooks."""
+    values = np.array([1.0, 0.0, np.nan, np.inf])
+    a = plain(values, dtype)
+    b = flip(flip(a, bit=8 * len(a.data()) // 4 - 1, element=1), bit=0, element=2)
+    report = ckptdiff.diff(
+        write(tmp_path / "a", {"x.weight": a}), write(tmp_path / "b", {"x.weight": b})
+    )
+    (found,) = report.tensors
+    assert (found.status, found.changed_share, found.first_difference) == ("changed", 0.5, (1,))
+    assert (found.nonfinite, found.max_abs) == (2, 0.0)
+
+
+def test_scalars_and_empty_tensors(tmp_path: Path) -> None:
+    a = {"s": Spec("F32", (), "", struct.pack("<f", 1)), "e": Spec("F32", (0, 4), "", b"")}
+    b = {"s": Spec("F32", (), "", struct.pack("<f", 3)), "e": Spec("BF16", (0, 4), "", b"")}
+    report = ckptdiff.diff(write(tmp_path / "a", a), write(tmp_path / "b", b))
+    assert different(report) == {"e": "dtype", "s": "changed"}
+    assert (row(report, "s").max_abs, row(report, "s").first_difference) == (2.0, ())
+    assert row(report, "e").max_abs is None
+
+
+def test_shapes_and_what_one_side_lacks(tmp_path: Path) -> None:
+    values = np.ones((4, 6))
+    a = {"x.weight": plain(values), "y.weight": plain(values), "a.weight": plain(values)}
+    b = {"x.weight": plain(values.T), "y.weight": plain(values), "b.weight": plain(values)}
+    sides = write(tmp_path / "a", a), write(tmp_path / "b", b)
+    report = ckptdiff.diff(*sides)
+    assert different(report) == {"x.weight": "shape", "a.weight": "only_a", "b.weight": "only_b"}
+    text = run("diff", *sides).text
+    assert "x.weight: BF16 [4, 6] against BF16 [6, 4]" in text
+    assert "only in A\n  a.weight: BF16 [4, 6]" in text
+
+
+def test_nothing_in_common_is_not_comparable(tmp_path: Path) -> None:
+    a = write(tmp_path / "a", {"x.weight": plain(np.ones(4))})
+    b = write(tmp_path / "b", {"y.weight": plain(np.ones(4))})
+    done = run("diff", a, b)
+    assert (done.code, done.text.split(":")[0]) == (2, "NOT COMPARABLE")
+
+
+def test_fused_experts(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    gate, up, down = (rng.standard_normal((2, 3, 4)) for _ in range(3))
+    name = "model.layers.0.mlp.experts"
+    one = {}
+    for number in range(2):
+        one[f"{name}.{number}.gate_proj.weight"] = plain(gate[number])
+        one[f"{name}.{number}.up_proj.weight"] = plain(up[number])
+        one[f"{name}.{number}.down_proj.weight"] = plain(down[number].T)
+    single = write(tmp_path / "single", one)
+    both = np.concatenate([gate, up], axis=1)
+    for number, (fused, last) in enumerate(
+        ((both, down.transpose(0, 2, 1)), (both.transpose(0, 2, 1), down))
+    ):
+        stored = {f"{name}.gate_up_proj": plain(fused), f"{name}.down_proj": plain(last)}
+        path = write(tmp_path / f"fused{number}", stored)
+        report = ckptdiff.diff(single, path)
+        assert (report.verdict, report.total.same) == ("same", 6)
+        assert ckptdiff.diff(path, single).verdict == "same"
+        changed = stored[f"{name}.gate_up_proj"]
+        at = np.zeros(changed.shape, bool)
+        at[(1, 4, 2) if number == 0 else (1, 2, 4)] = True  # row 1 of the up_proj of expert 1
+        stored[f"{name}.gate_up_proj"] = flip(changed, element=int(np.flatnonzero(at)[0]))
+        path = write(tmp_path / f"changed{number}", stored)
+        (found,) = (r for r in ckptdiff.diff(single, path).tensors if r.status != "same")
+        assert (found.name, found.first_difference) == (f"{name}.1.up_proj.weight", (1, 2))
+
+
+def test_columns_of_transposed_experts_in_many_chunks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ckptdiff.analysis.operands._TRANSPOSED_CHUNK", 64)
+    test_fused_experts(tmp_path)
+
+
+# What cannot be compared
+
+
+def test_a_weight_without_its_scale(base: Path, twin: Path) -> None:
+    changed = fp8_tensors(SPEC.selected(50))
+    del changed[f"{FP8}.weight_scale"]
+    write_weights(twin, changed, shards=3)
+    report = ckptdiff.diff(base, twin)
+    assert row(report, f"{FP8}.weight").reason == "there is no weight_scale"
+    assert row(report, f"{FP8}.weight").status == "unread"
+    assert "1 tensor could not be compared" in report.sentence
+
+
+def test_scales_that_do_not_fit(base: Path, twin: Path) -> None:
+    changed = fp8_tensors(SPEC.selected(50))
+    changed[f"{FP8}.weight_scale"] = Spec("F32", (3,), "odd")
+    changed[f"{FP8}.pre_quant_scale"] = Spec("BF16", (3,), "odd")
+    other = FP8.replace("layers.3", "layers.2")
+    changed[f"{other}.pre_quant_scale"] = Spec("BF16", (3,), "odd")
+    write_weights(twin, changed, shards=3)
+    report = ckptdiff.diff(base, twin)
+    assert row(report, f"{FP8}.weight").status == "unread"
+    found = row(report, f"{other}.weight")
+    assert found.status == "unread" and "pre_quant_scale" in (found.reason or "")
+
+
+def test_dtypes_without_numbers(tmp_path: Path) -> None:
+    a = {"x": Spec("F8_E8M0", (4,), "a"), "y": Spec("U8", (4,), "a"), "w": Spec("I8", (4,), "a")}
+    b = {key: Spec(spec.dtype, spec.shape, "b") for key, spec in a.items()}
+    report = ckptdiff.diff(write(tmp_path / "a", a), write(tmp_path / "b", b))
+    assert set(different(report).values()) == {"changed"}
+    assert all(r.changed_share for r in report.tensors)
+
+
+def test_a_truncated_shard_is_not_a_difference(scheme: Path, twin: Path) -> None:
+    path = sorted(twin.glob("*.safetensors"))[1]
+    data = path.read_bytes()
+    path.write_bytes(data[:-64])
+    done = run("diff", scheme, twin, "--json")
+    document = done.report
+    assert (done.code, document["verdict"]) == (2, "incomplete")
+    assert document["total"]["changed"] == document["total"]["only_a"] == 0
+    assert document["total"]["unread"] > 0
+    assert path.name in document["unread"][0]["path"]
+
+
+def test_a_lost_shard_makes_its_tensors_unknown(scheme: Path, twin: Path) -> None:
+    sorted(twin.glob("*.safetensors"))[1].unlink()
+    report = ckptdiff.diff(scheme, twin)
+    assert set(different(report).values()) == {"unread"}, different(report)
+    assert report.verdict == "incomplete"
+    assert ckptdiff.exit_code(report) == 2
+
+
+def test_a_difference_outweighs_what_is_unread(base: Path, twin: Path) -> None:
+    sorted(twin.glob("*.safetensors"))[0].unlink()
+    assert run("diff", base, twin).code == 1
+
+
+def test_a_file_that_changes_between_hashing_and_reading(base: Path, scheme: Path) -> None:
+    def change(event: Event) -> None:
+        if isinstance(event, Started) and event.stage == "compare":
+            path = scheme / "model.safetensors"
+            data = bytearray(path.read_bytes())
+            data[-1] ^= 1
+            path.write_bytes(data)
+
+    report = ckptdiff.diff(base, scheme, sink=change)
+    assert {r.status for r in report.tensors} == {"same", "unread"}
+    reasons = {r.reason for r in report.tensors if r.status == "unread"}
+    assert reasons == {"changed while it was read"}
+
+
+def test_overlapping_tensors(tmp_path: Path) -> None:
+    a = write(tmp_path / "a", {"x": plain(np.ones(4)), "y": plain(np.ones(4))})
+    raw = (a / "model.safetensors").read_bytes()
+    size = struct.unpack("<Q", raw[:8])[0]
+    header: dict[str, Any] = json.loads(raw[8 : 8 + size])
+    header["y"]["data_offsets"] = [4, 12]
+    changed = json.dumps(header).encode()
+    b = tmp_path / "b"
+    b.mkdir()
+    (b / "model.safetensors").write_bytes(
+        struct.pack("<Q", len(changed)) + changed + raw[8 + size :]
+    )
+    report = ckptdiff.diff(a, b)
+    assert {r.status for r in report.tensors} == {"unread"}
+
+
+# Options
+
+
+def test_rows_are_chosen_and_totals_stay(base: Path, scheme: Path) -> None:
+    whole = ckptdiff.diff(base, scheme)
+    part = ckptdiff.diff(base, scheme, only=["dtype"], limit=3, sort="max")
+    assert len(part.tensors) == 3
+    assert part.left_out == whole.total.dtype - 3
+    assert part.total == whole.total
+    largest = sorted((float(r.max_abs or 0) for r in whole.tensors), reverse=True)[:3]
+    assert [r.max_abs for r in part.tensors] == largest
+    names = [r.name for r in ckptdiff.diff(base, scheme, sort="name").tensors]
+    assert names.index("model.layers.2.input_layernorm.weight") < names.index(
+        "model.layers.3.input_layernorm.weight"
+    )
+
+
+def test_tensors_by_name(base: Path, scheme: Path) -> None:
+    report = ckptdiff.diff(base, scheme, tensors="*.o_proj.weight")
+    assert report.total.tensors == 4
+    assert ckptdiff.diff(base, scheme, tensors="layers.0.*").total.tensors > 1
+    done = run("diff", base, scheme, "--tensors", "nothing*")
+    assert done.code == 2 and "no tensor is called" in done.err
+
+
+def test_groups_add_up(base: Path, scheme: Path) -> None:
+    report = ckptdiff.diff(base, scheme)
+    assert sum(group.tensors for group in report.kinds) == report.total.tensors
+    assert sum(group.changed for group in report.layers) == report.total.dtype
+    assert max(float(group.max_abs or 0) for group in report.kinds) == report.total.max_abs
+    assert sum(count for _, count in report.histogram) > 0
+
+
+def test_wrong_requests(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="sort is"):
+        ckptdiff.diff(base, base, sort="size")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="only is a string"):
+        ckptdiff.diff(base, base, only="changed")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="only has"):
+        ckptdiff.diff(base, base, only=["new"])  # type: ignore[list-item]
+    with pytest.raises(RootError):
+        ckptdiff.diff(base, tmp_path / "nothing")
+    assert run("diff", base, tmp_path / "nothing").code == 2
+
+
+def test_the_json_follows_its_schema(base: Path, scheme: Path, tmp_path: Path) -> None:
+    other = write(tmp_path / "c", {"x.weight": plain(np.ones(4))})
+    for pair in ((base, scheme), (base, base), (base, other), (other, other)):
+        document = json.loads(to_json(ckptdiff.diff(*pair, raw=True)))
+        jsonschema.validate(document, json_schema("ckptdiff.diff/1"))
+    assert list(document["total"])[:7] == [
+        "tensors", "same", "changed", "dtype", "shape", "only_a", "only_b"
+    ]  # fmt: skip
+
+
+def test_hostile_names_do_nothing(tmp_path: Path) -> None:
+    name = "x\x1b[2J\u202e\nFAIL: y.weight"
+    a = write(tmp_path / "a", {name: plain(np.ones(4))})
+    b = write(tmp_path / "b", {name: plain(np.zeros(4))})
+    done = run("diff", a, b)  # `run` looks for raw control characters
+    assert done.code == 1
+    assert not any(line.startswith("FAIL") for line in done.text.splitlines())
+
+
+def test_text_fits_a_terminal(base: Path, scheme: Path) -> None:
+    done = run("diff", base, scheme, "--raw")
+    body = done.text.partition("\n\n")[2]
+    assert all(len(line) <= 80 for line in body.splitlines())
+
+
+def test_progress_counts_every_byte(base: Path, scheme: Path) -> None:
+    events: list[Event] = []
+    ckptdiff.diff(base, scheme, sink=events.append, cache=False)
+    assert any(e.stage == "hash" for e in events)
+    (started,) = (e for e in events if isinstance(e, Started) and e.stage == "compare")
+    read = sum(e.amount for e in events if isinstance(e, Advanced) and e.stage == "compare")
+    assert started.total == read > 0
+    assert events[-1] == Finished("compare")
+
+
+def test_cancel_while_comparing(base: Path, scheme: Path) -> None:
+    cancel = CancelToken()
+
+    def sink(event: Event) -> None:
+        if isinstance(event, Started) and event.stage == "compare":
+            cancel.cancel()
+
+    with pytest.raises(Cancelled):
+        ckptdiff.diff(base, scheme, sink=sink, cancel=cancel)
+
+
+def test_numbers_do_not_depend_on_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ckptdiff.jobs.differing._SPAN", 500)
+    monkeypatch.setattr("ckptdiff.analysis.operands.CHUNK", 100)
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((60, 70))
+    a = write(tmp_path / "a", {"x.weight": plain(values)})
+    b = write(tmp_path / "b", {"x.weight": plain(values * (1 + 0.01 * rng.standard_normal()))})
+    reports = [to_json(ckptdiff.diff(a, b, jobs=jobs)) for jobs in (1, 1, 2, 5)]
+    assert len(set(reports)) == 1
+    (found,) = ckptdiff.diff(a, b).tensors
+    x, y = (values, np.frombuffer((b / "model.safetensors").read_bytes()[-8400:], "<u2"))
+    assert found.first_difference is not None and x.size == y.size
+
+
+def test_a_second_run_hashes_nothing(base: Path, scheme: Path, tmp_path: Path) -> None:
+    import os
+
+    for path in (*base.iterdir(), *scheme.glob("*.safetensors")):
+        os.utime(path, ns=(1, 1))
+    ckptdiff.diff(base, scheme)
+
+    def hashed(**options: bool) -> int:
+        events: list[Event] = []
+        ckptdiff.diff(base, scheme, sink=events.append, **options)  # type: ignore[arg-type]
+        return sum(e.amount for e in events if isinstance(e, Advanced) and e.stage == "hash")
+
+    assert hashed() in (0, hashed(rehash=True))
+    assert hashed(rehash=True) == hashed(cache=False) > 0
+
+
+def test_one_file_under_two_names(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.mkdir()
+    write_shard(path / "model.safetensors", {"x.weight": plain(np.ones(4))})
+    link = tmp_path / "b"
+    link.mkdir()
+    (link / "model.safetensors").symlink_to(path / "model.safetensors")
+    assert ckptdiff.diff(path, link).verdict == "same"
+
+
+def test_rows_that_were_not_asked_for_are_not_silence(tmp_path: Path) -> None:
+    a = write(tmp_path / "a", {"x.weight": plain(np.ones(4))})
+    b = write(tmp_path / "b", {"y.weight": plain(np.ones(4)), "x.weight": plain(np.ones(4))})
+    done = run("diff", a, b, "--only", "changed")
+    assert done.code == 1 and "no tensor has a status that --only asks for" in done.text
+    done = run("diff", a, b, "--only", "only_b")
+    assert "--only" not in done.text

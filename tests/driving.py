@@ -1,0 +1,84 @@
+"""Drives the app without a terminal: presses keys, waits for its work, reads its screen."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from rich.cells import cell_len
+from textual.pilot import Pilot
+
+from ckptdiff.tui.app import CkptdiffApp
+from ckptdiff.tui.state import Options
+
+SAMPLES = Path(__file__).parents[1] / "samples"
+NARROW, WIDE = (80, 24), (160, 50)
+SECONDS = 30
+
+Scenario = Callable[["Pilot[None]"], Awaitable[None]]
+
+
+def make(root: Path | str, **options: Any) -> CkptdiffApp:
+    """The app on `root`, without the timer that watches unless it is asked for."""
+    return CkptdiffApp(Options(root=str(root), **{"watch": False, **options}))
+
+
+def drive(
+    root: Path | str, scenario: Scenario, size: tuple[int, int] = NARROW, **options: Any
+) -> CkptdiffApp:
+    """Run `scenario` once everything that the app does by itself is done."""
+    app = make(root, **options)
+
+    async def play() -> None:
+        async with app.run_test(size=size, notifications=True) as pilot:
+            await settle(pilot)
+            await scenario(pilot)
+
+    asyncio.run(play())
+    return app
+
+
+async def settle(pilot: Pilot[None]) -> None:
+    """Wait until no job runs and every message is handled."""
+    app = pilot.app
+    assert isinstance(app, CkptdiffApp)
+    await pilot.pause()
+    deadline = time.monotonic() + SECONDS
+    while app.bridge.busy:
+        assert time.monotonic() < deadline, screen_text(app)
+        await asyncio.sleep(0.002)  # lets the loop take messages in
+    await pilot.pause()
+
+
+async def until(pilot: Pilot[None], holds: Callable[[], bool]) -> None:
+    """Wait until something holds; fail when it does not within `SECONDS`."""
+    deadline = time.monotonic() + SECONDS
+    while not holds():
+        assert time.monotonic() < deadline, screen_text(pilot.app)
+        await pilot.pause(0.01)
+
+
+async def press(pilot: Pilot[None], *keys: str) -> None:
+    """Press keys one by one, and wait for what each of them starts."""
+    for key in keys:
+        await pilot.press(key)
+        await settle(pilot)
+
+
+def lines(app: Any) -> list[str]:
+    """The screen as lines of text, every one as wide as the screen."""
+    width, height = app.size
+    found = ["".join(s.text for s in strip) for strip in _strips(app)][:height]
+    return [line + " " * (width - cell_len(line)) for line in found]
+
+
+def _strips(app: Any) -> Any:
+    return app.screen._compositor.render_strips(app.size)
+
+
+def screen_text(app: Any) -> str:
+    """The screen as one text, for looking for words."""
+    return "\n".join(line.rstrip() for line in lines(app))

@@ -1,0 +1,272 @@
+"""Difference statistics against float64 and long double, whatever the values are."""
+
+from __future__ import annotations
+
+import math
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ckptdiff.analysis.codes import CodeSums, at_their_extreme, code_sums
+from ckptdiff.analysis.difference import Sums, is_precise, statistics
+from ckptdiff.records.delta import Statistics
+from ckptdiff.records.layout import LayoutName
+
+
+def taken(x: np.ndarray, y: np.ndarray, pieces: int = 3, exact: bool = False) -> Sums:
+    """The sums of float32 arrays that arrive in pieces."""
+    found, at = Sums(), 0
+    for a, b in zip(np.array_split(x, pieces), np.array_split(y, pieces), strict=True):
+        part = Sums()
+        with np.errstate(all="ignore"):
+            if exact or not part.take(a.copy(), b.copy(), at):
+                part = Sums()
+                part.take_exactly(a, b, at)
+        found.add(part)
+        at += a.size
+    return found
+
+
+def numbers(x: np.ndarray, y: np.ndarray) -> Statistics:
+    found = taken(x, y)
+    if not is_precise(found):
+        found = taken(x, y, exact=True)
+    return statistics(found, x.shape, packed=False)
+
+
+def oracle(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    """The formulas as a textbook has them, in long double."""
+    finite = np.isfinite(x) & np.isfinite(y)
+    a, b = x[finite].astype(np.longdouble), y[finite].astype(np.longdouble)
+    d = b - a
+    norms = np.sqrt(a @ a), np.sqrt(b @ b), np.sqrt(d @ d)
+    cosine = 1 - (a @ b) / (norms[0] * norms[1]) if norms[0] * norms[1] else math.nan
+    return {
+        "max_abs": float(np.abs(d).max(initial=0)),
+        "mean_abs": float(np.abs(d).mean()) if d.size else math.nan,
+        "rms": float(np.sqrt((d * d).mean())) if d.size else math.nan,
+        "rel_error": float(norms[2] / norms[0]) if norms[0] else math.nan,
+        "sqnr_db": float(20 * np.log10(norms[0] / norms[2])) if norms[2] else math.inf,
+        "cosine_distance": float(cosine),
+    }
+
+
+def near(x: np.ndarray, y: np.ndarray, rel: float = 1e-5) -> Statistics:
+    found = numbers(x, y)
+    for name, wanted in oracle(x, y).items():
+        if not math.isnan(wanted):
+            absolute = 1e-12 if name == "cosine_distance" else 1e-300
+            got = float(getattr(found, name))
+            assert got == pytest.approx(wanted, rel=rel, abs=absolute), name
+    return found
+
+
+@pytest.mark.parametrize("size", [1, 2, 100, 4096, 100_001])
+@pytest.mark.parametrize("noise", [1e-3, 1e-1, 3.0])
+def test_ordinary_weights(size: int, noise: float) -> None:
+    rng = np.random.default_rng(size)
+    x = rng.standard_normal(size).astype(np.float32) * np.float32(0.02)
+    y = (x + noise * rng.standard_normal(size) * 0.02).astype(np.float32)
+    near(x, y)
+
+
+@pytest.mark.parametrize("distance", [1e-4, 1e-6, 1e-7, 1e-9])
+@pytest.mark.parametrize("gain", [1.0, 2.0, 0.996])
+def test_cosine_of_nearly_parallel_vectors(distance: float, gain: float) -> None:
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal(1 << 18).astype(np.float32)
+    y = (gain * (x + rng.standard_normal(x.size) * math.sqrt(2 * distance))).astype(np.float32)
+    exact = oracle(x, y)["cosine_distance"]
+    assert exact == pytest.approx(distance, rel=0.05)
+    assert float(numbers(x, y).cosine_distance or 0) == pytest.approx(exact, rel=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1e-38, 1e-30, 1e-20, 1e-10, 1e10, 1e18, 1e30, 1e37])
+def test_neither_overflow_nor_underflow(scale: float) -> None:
+    rng = np.random.default_rng(2)
+    x = (rng.standard_normal(5000) * scale).astype(np.float32)
+    y = (x.astype(np.float64) * (1 + 0.1 * rng.standard_normal(x.size))).astype(np.float32)
+    near(x, y, rel=1e-4)
+
+
+@pytest.mark.parametrize("gap", [1e-13, 1e-20, 1e-30])
+def test_small_errors_of_ordinary_values(gap: float) -> None:
+    x = np.zeros(1000, np.float32)
+    x[0], x[1:] = 1, np.linspace(gap, 2 * gap, 999)
+    y = x.copy()
+    y[1:] *= 2
+    near(x, y)
+
+
+def test_vectors_that_point_away() -> None:
+    x = np.linspace(1, 2, 5000, dtype=np.float32)
+    assert near(x, -x).cosine_distance == pytest.approx(2)
+    zero = numbers(x, np.zeros_like(x))
+    assert (zero.rel_error, zero.sqnr_db, zero.cosine_distance) == (1.0, 0.0, None)
+    other = numbers(np.zeros_like(x), x)
+    assert (other.rel_error, other.sqnr_db) == ("Infinity", "-Infinity")
+
+
+def test_zeros_in_the_place_of_a_weight_take_one_pass() -> None:
+    """Nothing is nearly parallel to zeros, and float32 loses none of them."""
+    y = np.linspace(1, 2, 5000, dtype=np.float32)
+    found = Sums()
+    assert found.take(np.zeros_like(y), y.copy(), 0) and is_precise(found)
+    assert (found.changed, found.top) == (5000, 2.0)
+    # Numbers whose squares vanish in float32 are none.
+    assert not Sums().take(np.full(5000, 1e-30, np.float32), y.copy(), 0)
+
+
+@pytest.mark.parametrize(("large", "sqnr"), [(1e150, -5900.0), (1e200, "-Infinity")])
+def test_differences_whose_squares_overflow(large: float, sqnr: float | str) -> None:
+    x, y = np.full(100, 1e-145), np.full(100, large)
+    found, back = Sums(), Sums()
+    with np.errstate(all="ignore"):
+        found.take_exactly(x, y, 0)
+        back.take_exactly(y, x, 0)
+    numbers = statistics(found, x.shape, packed=False)
+    assert numbers.sqnr_db == (sqnr if isinstance(sqnr, str) else pytest.approx(sqnr))
+    assert statistics(back, x.shape, packed=False).max_abs == large
+
+
+def test_what_is_not_finite_is_counted_and_left_out() -> None:
+    x = np.linspace(1, 2, 5000, dtype=np.float32)
+    y = x * np.float32(1.01)
+    clean = numbers(np.delete(x, [7, 8, 4000]), np.delete(y, [7, 8, 4000]))
+    x[7], y[8], x[4000], y[4000] = np.inf, np.nan, np.nan, np.nan
+    found = numbers(x, y)
+    assert found.nonfinite == 3
+    for name in ("max_abs", "mean_abs", "rms", "rel_error", "cosine_distance"):
+        assert getattr(found, name) == pytest.approx(getattr(clean, name), rel=1e-5)
+    # NaN on both sides is no change, on one side it is.
+    assert found.changed_share == 4999 / 5000
+
+
+def test_nan_on_one_side_alone_is_a_change() -> None:
+    x = np.ones(100, np.float32)
+    y = x.copy()
+    y[42] = np.nan
+    found = numbers(x, y)
+    assert (found.changed_share, found.nonfinite, found.first_difference) == (0.01, 1, (42,))
+    assert (found.max_abs, found.rel_error, found.sqnr_db) == (0.0, 0.0, "Infinity")
+
+
+def test_the_first_difference_is_an_index_of_the_tensor() -> None:
+    x = np.ones((40, 50), np.float32)
+    y = x.copy()
+    y[3, 7] = y[20, 1] = 2
+    sums = taken(x.reshape(-1), y.reshape(-1), pieces=7)
+    assert statistics(sums, (40, 50), packed=False).first_difference == (3, 7)
+    assert sums.changed == 2
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.tuples(st.floats(width=32), st.floats(width=32)), min_size=1, max_size=40),
+    st.integers(1, 5),
+)
+def test_any_floats(pairs: list[tuple[float, float]], pieces: int) -> None:
+    """Elements are never lost, sums never NaN, the order of pieces never counts."""
+    x, y = (np.array(side, np.float32) for side in zip(*pairs, strict=True))
+    found = taken(x, y, pieces)
+    finite = np.isfinite(x) & np.isfinite(y)
+    assert found.elements == x.size and found.nonfinite == x.size - finite.sum()
+    assert found.changed == (~((x == y) | (np.isnan(x) & np.isnan(y)))).sum()
+    assert math.isfinite(found.dd) and math.isfinite(found.xx)
+    wide = np.abs(y[finite].astype(np.float64) - x[finite].astype(np.float64))
+    assert found.top == pytest.approx(wide.max(initial=0), rel=1e-6)
+    assert sum(found.histogram().values()) == pytest.approx((wide > 0).sum())
+
+
+def test_the_histogram_counts_decades() -> None:
+    x = np.zeros(2000, np.float32)
+    y = np.repeat(np.array([0, 1e-3, 9.99e-4, 5.0], np.float32), 500)
+    found = taken(x, y, exact=True)
+    assert found.histogram() == {-3: 500, -4: 500, 0: 500}
+
+
+def test_the_histogram_of_a_large_tensor_is_near_the_truth() -> None:
+    rng = np.random.default_rng(3)
+    found = Sums()
+    errors = []
+    for _ in range(20):
+        x = rng.standard_normal(60_000).astype(np.float32)
+        y = x + (rng.standard_normal(x.size) * 0.01).astype(np.float32)
+        errors.append(np.abs(y - x))
+        assert found.take(x, y, 0, None, sampled=True)
+    every = np.concatenate(errors)
+    histogram = found.histogram()
+    assert sum(histogram.values()) == pytest.approx((every > 0).sum(), rel=1e-3)
+    for decade in (-2, -3, -4):
+        wanted = ((every >= 10.0**decade) & (every < 10.0 ** (decade + 1))).sum()
+        assert histogram[decade] == pytest.approx(wanted, rel=0.1)
+
+
+def test_equal_chunks_count_as_the_reference_alone() -> None:
+    x = np.linspace(-1, 1, 1000, dtype=np.float32)
+    x[5] = np.inf
+    found = Sums()
+    found.unchanged(x)
+    assert (found.elements, found.changed, found.nonfinite, found.dd) == (1000, 0, 1, 0)
+    assert found.xx == pytest.approx(float((np.delete(x, 5).astype(np.float64) ** 2).sum()))
+
+
+# Codes
+
+
+@pytest.mark.parametrize(
+    ("layout", "stored", "wanted"),
+    [
+        ("fp8", [0x7E, 0xFE, 0x7D, 0x7F, 0], 2),
+        ("int8", [127, 128, 129, 126, 130], 3),
+        ("nvfp4", [0x77, 0xF7, 0x07, 0x70, 0x66, 0x0F, 0x08], 7),
+        ("mxfp4", [0xFF, 0x00], 2),
+        ("int4", [0x77, 0x88, 0x78, 0x07, 0x80, 0x99, 0xF0, 0x0F], 8),
+    ],
+)
+def test_codes_at_their_extreme(layout: LayoutName, stored: list[int], wanted: int) -> None:
+    assert at_their_extreme(layout, np.array(stored, np.uint8)) == wanted
+
+
+def test_steps_between_all_codes_of_fp8() -> None:
+    """The places of codes are the order of the values that ml_dtypes gives them."""
+    codes = np.array([c for c in range(256) if c & 0x7F != 0x7F], np.uint8)
+    values = codes.view(ml_dtypes.float8_e4m3fn).astype(np.float32)
+    ranks = np.searchsorted(np.unique(values), values)
+    for code, rank in zip(codes, ranks, strict=True):
+        one = np.array([code], np.uint8)
+        for other in (0, 0x38, 0xFE):
+            found = code_sums("fp8", "F8_E4M3", one, np.array([other], np.uint8), 0)
+            assert found.max_steps == abs(rank - ranks[codes == other][0])
+
+
+@pytest.mark.parametrize(
+    ("layout", "dtype", "a", "b", "wanted"),
+    [
+        ("int8", "I8", np.array([-128, 5], "i1"), np.array([127, 5], "i1"), (2, 1, 255, 10)),
+        ("int4", "U8", np.array([0x70], "u1"), np.array([0x80], "u1"), (2, 1, 15, 21)),
+        ("nvfp4", "U8", np.array([0x07], "u1"), np.array([0x0F], "u1"), (2, 1, 14, 20)),
+        (None, "BF16", np.array([0x3F80], "u2"), np.array([0x3F82], "u2"), (1, 1, 2, 10)),
+        (None, "F32", np.array([1.0], "f4"), np.array([1.0], "f4"), (1, 0, 0, None)),
+        (None, "F64", np.array([1.0]), np.array([-1.0]), (1, 1, 2 * 0x3FF0 << 48, 10)),
+    ],
+)  # fmt: skip
+def test_steps_between_codes(
+    layout: LayoutName | None,
+    dtype: str,
+    a: np.ndarray,
+    b: np.ndarray,
+    wanted: tuple[int, int, int, int | None],
+) -> None:
+    found = code_sums(layout, dtype, a, b, 10)
+    assert (found.codes, found.changed, found.max_steps, found.first) == wanted
+
+
+def test_code_sums_add_up() -> None:
+    total = CodeSums()
+    total.add(CodeSums(10, 2, 5, 7))
+    total.add(CodeSums(10, 1, 9, 3))
+    assert total == CodeSums(20, 3, 9, 3)
