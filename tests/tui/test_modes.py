@@ -353,8 +353,9 @@ async def sorts(pilot: Pilot[None], app: CkptdiffApp) -> None:
     await press(pilot, "S")
     assert grid.store.view == [3, 2, 1, 0]
     assert "▼" in screen_text(app)
-    for _ in range(len(grid.store.columns)):
-        await press(pilot, "s")
+    for _ in grid.store.columns:  # only those that are shown at this width take part
+        if grid.store.sorted_by is not None:
+            await press(pilot, "s")
     assert grid.store.sorted_by is None
     assert grid.store.view == [0, 1, 2, 3]
 
