@@ -1,17 +1,40 @@
-"""The corpus of real exports, in the thinned matrix."""
+"""The corpus of real exports, in the thinned matrix, and copies of it to plant faults in."""
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 pytest.register_assert_rewrite("mutate")
 
-from tests.exports import Cell, cells, ensure  # noqa: E402
+from mutate import Mutant  # noqa: E402
+
+from tests.exports import Cell, base_of, cells, ensure  # noqa: E402
 
 
 @pytest.fixture(scope="session")
 def exports(corpus: Path) -> dict[Cell, Path]:
     """The ROOT of every cell of the thinned matrix."""
     return ensure(corpus, cells("ci"))
+
+
+@pytest.fixture(scope="module")
+def pristine(
+    request: pytest.FixtureRequest,
+    exports: dict[Cell, Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Mutant]:
+    """A healthy cell of the corpus with its base."""
+    cell: Cell = request.param
+    folder = tmp_path_factory.mktemp("pristine")
+    yield Mutant.of(exports[cell], base_of(exports[cell].parents[1], cell), folder)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def mutant(pristine: Mutant, tmp_path: Path) -> Iterator[Mutant]:
+    yield pristine.copy(tmp_path / "mutant")
+    shutil.rmtree(tmp_path / "mutant")

@@ -246,25 +246,6 @@ CASES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def pristine(
-    request: pytest.FixtureRequest,
-    exports: dict[Cell, Path],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Mutant]:
-    """A healthy cell of the corpus with its base."""
-    cell: Cell = request.param
-    folder = tmp_path_factory.mktemp("pristine")
-    yield Mutant.of(exports[cell], base_of(exports[cell].parents[1], cell), folder)
-    shutil.rmtree(folder)
-
-
-@pytest.fixture
-def mutant(pristine: Mutant, tmp_path: Path) -> Iterator[Mutant]:
-    yield pristine.copy(tmp_path / "mutant")
-    shutil.rmtree(tmp_path / "mutant")
-
-
 @pytest.mark.parametrize(("pristine", "fault"), CASES, indirect=["pristine"])
 def test_one_fault_one_code(mutant: Mutant, fault: Fault) -> None:
     """In o_proj, which is alone in its group and smoothed by a factor of its own."""

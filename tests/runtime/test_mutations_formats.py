@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from mutate import (
 
 from ckptdiff.formats.layouts import ALGORITHMS
 from ckptdiff.records.finding import Location
-from tests.exports import Cell, base_of, cells
+from tests.exports import cells
 
 CELLS = [cell for cell in cells("ci") if cell.dtype == "bf16" and not cell.tied]
 SINGLE = "model.safetensors"
@@ -248,25 +247,6 @@ CASES = [
     for fault in FAULTS
     if not fault.formats or cell.fmt in fault.formats
 ]
-
-
-@pytest.fixture(scope="module")
-def pristine(
-    request: pytest.FixtureRequest,
-    exports: dict[Cell, Path],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Mutant]:
-    """A healthy cell of the corpus with its base."""
-    cell: Cell = request.param
-    folder = tmp_path_factory.mktemp("pristine")
-    yield Mutant.of(exports[cell], base_of(exports[cell].parents[1], cell), folder)
-    shutil.rmtree(folder)
-
-
-@pytest.fixture
-def mutant(pristine: Mutant, tmp_path: Path) -> Iterator[Mutant]:
-    yield pristine.copy(tmp_path / "mutant")
-    shutil.rmtree(tmp_path / "mutant")
 
 
 @pytest.mark.parametrize(("pristine", "fault"), CASES, indirect=["pristine"])
