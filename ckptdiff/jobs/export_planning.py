@@ -18,12 +18,11 @@ from ckptdiff.formats.layouts import MIXED
 from ckptdiff.formats.names import expert_layer
 from ckptdiff.formats.presets import cache_preset_of, preset_of
 from ckptdiff.jobs.planning import (
-    PROVENANCE,
     Wish,
     algorithm_of,
+    begun,
     carried,
     dropped_modules,
-    free_bytes,
     no_manifest,
 )
 from ckptdiff.records.coverage import Module
@@ -69,18 +68,7 @@ def plan_export(
 ) -> ExportJob:
     """The plan for one scheme; `note` says why there is no base. Never raises for what the
     checkpoints hold: what stands in the way is in the plan."""
-    plan = Plan(
-        scheme=wish.name,
-        target=str(wish.target),
-        original=None if wish.original is None else wish.original.checkpoint.path,
-        in_place=wish.in_place,
-        engine=settings.engine,
-        why=settings.why,
-        algorithm=algorithm_of(wish, ()),
-        base=None if base is None else base.checkpoint.path,
-        provenance=PROVENANCE,
-        free=free_bytes(wish.target),
-    )
+    plan = begun(wish, (), base, engine=settings.engine, why=settings.why)
     if base is None:
         return _refused(plan, f"there is no base: {note}")
     if wish.manifest is None:

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from ckptdiff.analysis.composition import Ingredients, compose
 from ckptdiff.analysis.donors import Assignment, assign, refusals, splits
@@ -72,24 +73,39 @@ class Job:
     composition: Composition | None
 
 
-def plan_scheme(
-    wish: Wish, donors: Sequence[SchemeEvidence], base: SchemeEvidence | None, note: str
-) -> Job:
-    """The plan for one scheme; `note` says why there is no base. Never raises for what the
-    checkpoints hold: what stands in the way is in the plan."""
-    plan = Plan(
+def begun(
+    wish: Wish,
+    donors: Sequence[SchemeEvidence],
+    base: SchemeEvidence | None,
+    *,
+    engine: Literal["compose", "modelopt", "autoquant"],
+    why: str,
+) -> Plan:
+    """What a plan says of a scheme before anybody looked at how it can be made."""
+    return Plan(
         scheme=wish.name,
         target=str(wish.target),
         original=None if wish.original is None else wish.original.checkpoint.path,
         in_place=wish.in_place,
-        engine="compose",
-        why="calibration does not depend on which layers are quantized, so every tensor of the "
-        "subset is in a donor or in base",
+        engine=engine,
+        why=why,
         algorithm=algorithm_of(wish, donors),
         base=None if base is None else base.checkpoint.path,
         provenance=PROVENANCE,
         free=free_bytes(wish.target),
     )
+
+
+def plan_scheme(
+    wish: Wish, donors: Sequence[SchemeEvidence], base: SchemeEvidence | None, note: str
+) -> Job:
+    """The plan for one scheme; `note` says why there is no base. Never raises for what the
+    checkpoints hold: what stands in the way is in the plan."""
+    why = (
+        "calibration does not depend on which layers are quantized, so every tensor of the "
+        "subset is in a donor or in base"
+    )
+    plan = begun(wish, donors, base, engine="compose", why=why)
     if base is None:
         return _refused(plan, f"there is no base: {note}")
     if wish.manifest is None:
