@@ -1,7 +1,7 @@
 """Difference statistics of values, chunk by chunk: sums that can be added up, then numbers.
 
-A chunk of 64 K elements stays in the processor's cache. It is worked on in float32, and its
-sums are added up in float64, which leaves a relative error of 1e-6: enough for everything but
+A chunk is worked on in float32, and its sums are added up in float64, which leaves a relative
+error of 1e-6: enough for everything but
 small differences of large sums. Where those matter (`is_precise` says so), and where float32
 overflows, underflows or meets what is not finite, the same is done in float64. Which tensors
 belong together is decided elsewhere.
@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 from ckptdiff.quant.arrays import F32, Array
 from ckptdiff.records.delta import Number, Statistics
 
-# No power of two: arrays whose addresses agree in their lower bits get in each other's way, and
-# copying one to another takes ten times as long.
-CHUNK = 60_000
+# Every operation of numpy gives up the interpreter's lock and asks for it again: in shorter
+# chunks, two threads wait for each other longer than they work. No power of two: arrays whose
+# addresses agree in their lower bits get in each other's way, and copying one to another takes
+# ten times as long.
+CHUNK = 500_000
 # Longer products OpenBLAS shares out among threads of its own, which get in the way of ours and
-# do not survive a fork.
+# do not survive a fork; and their sums are taken in float32.
 _BLOCK = 1 << 13
 _LOWEST, _HIGHEST = -46, 39
 # Lower edges of decades, rounded up to float32: no float32 lies between edge and number.
@@ -37,7 +39,7 @@ _EDGES_32 = np.where(
 _SMALL, _LARGE = 1e-12, 1e17
 # What the histogram may look at less closely: more errors than this in a chunk; then at every
 # so many of them, and at no further chunk while this share of them has been seen.
-_FEW, _STRIDE, _ENOUGH = 1 << 10, 61, 0.1
+_FEW, _STRIDE, _ENOUGH = 1 << 10, 509, 0.1
 
 
 @dataclass(slots=True)
@@ -84,9 +86,12 @@ class Sums:
         self.unseen += other.unseen
         self.touched |= other.touched
 
-    def unchanged(self, x: Array, exact: bool = False) -> None:
-        """Add a chunk that both sides share, byte for byte; `x` as for `take`."""
-        if x.dtype == np.float32 and not exact:
+    def unchanged(self, x: Array) -> None:
+        """Add a chunk that both sides share, byte for byte; `x` as for `take`.
+
+        It has no part in any small difference, so that float32 is always good for it.
+        """
+        if x.dtype == np.float32:
             xx = _dot(x, x)
             if _SMALL**2 < xx < _LARGE**2 or not x.any():
                 self._lengths(x.size, xx, 0.0, 0.0, xx)
@@ -261,7 +266,6 @@ def _across(sums: Sums) -> float:
 
 def _dot(x: Array, y: Array) -> float:
     """The scalar product, in blocks whose sums are added in float64."""
-    if x.size <= _BLOCK:
-        return float(np.dot(x, y))
-    blocks = range(0, x.size, _BLOCK)
-    return sum([float(np.dot(x[at : at + _BLOCK], y[at : at + _BLOCK])) for at in blocks])
+    whole = x.size - x.size % _BLOCK
+    blocks = np.vecdot(x[:whole].reshape(-1, _BLOCK), y[:whole].reshape(-1, _BLOCK))
+    return float(blocks.sum(dtype=np.float64)) + float(np.dot(x[whole:], y[whole:]))

@@ -151,7 +151,7 @@ def compared(
             a, b = pair.a.stored(at, end), pair.b.stored(at, end)
             x = _floats(pair.a, a, at, room.a)
             if pair.alike and _same_bytes(a, b):
-                sums.unchanged(x, exact)
+                sums.unchanged(x)
             else:
                 sums.touched = True
                 _compare(sums, pair, a, b, x, at, room, sampled, exact)
@@ -379,6 +379,5 @@ def _from_half(stored: Array) -> Array:
 
 
 def _same_bytes(a: Array, b: Array) -> bool:
-    if not (a.flags.c_contiguous and b.flags.c_contiguous):
-        return bool(np.array_equal(bits(a), bits(b)))
-    return bool(a.view(np.uint8).data == b.view(np.uint8).data)
+    # Not by memoryview, which compares item by item: forty times as long.
+    return bool(np.array_equal(bits(a), bits(b)))

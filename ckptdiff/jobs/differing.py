@@ -31,7 +31,7 @@ from ckptdiff.sources.local import Unreadable
 STAGE = "compare"
 REPORT_SECONDS = 0.05
 # Elements that one task goes through: long enough to hide what a task costs.
-_SPAN = 1 << 20
+_SPAN = 1 << 21
 _KEPT = 1 << 24
 # Elements that are worked on in float64 at once, which takes less than a second pass.
 _SMALL = 1 << 12

@@ -78,9 +78,10 @@ class Bench:
         sink: Sink,
     ) -> None:
         self.device = device
-        model = skeleton(path)
+        model = skeleton(path, dtype or torch.float32)
         self.dtype = fitting_dtype(model, device, dtype)
-        self._model = skeleton(path, self.dtype)
+        # Building it takes as long as filling it: not twice unless it must be smaller.
+        self._model = model if model.dtype == self.dtype else skeleton(path, self.dtype)
         allocate(self._model, device)
         if static:
             use_plain_experts(self._model)
