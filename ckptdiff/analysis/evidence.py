@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ckptdiff.analysis import against_base
 from ckptdiff.analysis.coverage import baseline_of, coverage_of
-from ckptdiff.analysis.fingerprint import fingerprint
+from ckptdiff.analysis.hashing.fingerprint import fingerprint
 from ckptdiff.analysis.identity import identity_groups, mislabelled
 from ckptdiff.events import CancelToken
 from ckptdiff.formats.layouts import layout_of, scale_suffix

@@ -8,7 +8,7 @@ from typing import Literal
 
 from ckptdiff.analysis.identity import blamed
 from ckptdiff.analysis.ordering import natural
-from ckptdiff.analysis.writers import proof_row
+from ckptdiff.analysis.proving.writers import proof_row
 from ckptdiff.records.checkpoint import Checkpoint, Unread
 from ckptdiff.records.evidence import Evidence, SchemeEvidence
 from ckptdiff.records.finding import SEVERITIES, Finding, Skip

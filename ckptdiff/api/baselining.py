@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 
+from ckptdiff.analysis.composing.partition import eligible_ranking, partition_of
 from ckptdiff.analysis.coverage import is_full_precision
 from ckptdiff.analysis.evidence import scheme_evidence
-from ckptdiff.analysis.partition import eligible_ranking, partition_of
 from ckptdiff.api.common import StrPath, tool
 from ckptdiff.api.composing import execute, percents_of, plan_sweep, verifier
 from ckptdiff.api.exporting import calibration, require_engine

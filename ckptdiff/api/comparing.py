@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from ckptdiff.analysis.alignment import align
-from ckptdiff.analysis.deltas import (
+from ckptdiff.analysis.differing.alignment import align
+from ckptdiff.analysis.differing.deltas import (
     ORDERS,
     STATUSES,
     chosen,
@@ -19,9 +19,9 @@ from ckptdiff.analysis.deltas import (
     total_of,
     verdict_of,
 )
+from ckptdiff.analysis.differing.pairs import Pair
 from ckptdiff.analysis.evidence import scheme_evidence
 from ckptdiff.analysis.packings import packings_of
-from ckptdiff.analysis.pairs import Pair
 from ckptdiff.api.common import StrPath, tool
 from ckptdiff.errors import UsageError
 from ckptdiff.events import CancelToken, Sink, silent

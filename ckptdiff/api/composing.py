@@ -15,8 +15,8 @@ from decimal import Decimal
 from functools import partial
 from pathlib import Path
 
+from ckptdiff.analysis.composing.partition import eligible_ranking, share_of
 from ckptdiff.analysis.evidence import scheme_evidence
-from ckptdiff.analysis.partition import eligible_ranking, share_of
 from ckptdiff.api.common import StrPath, tool
 from ckptdiff.api.exporting import by_engine, calibration, require_engine
 from ckptdiff.errors import CkptdiffError, RootError, UsageError
@@ -175,11 +175,12 @@ def execute(
     *,
     jobs: int | None = None,
     cache: bool = True,
+    log: StrPath | None = None,
     sink: Sink = silent,
     cancel: CancelToken | None = None,
 ) -> PlanReport:
     """Carry plans out: prove, write beside the target, check, rename. The report has an
-    outcome a plan.
+    outcome a plan. `log` takes what a child prints, each anew.
 
     Raises `UsageError` before anything is written when a plan is impossible or a donor is not
     what base gives, and `Cancelled`; sources and originals are as they were then.
@@ -191,7 +192,7 @@ def execute(
 
     verify = verifier(base, jobs, sink, cancel)
     hashing = Hashing(Cache() if cache else None, rehash=False, scan=False, jobs=jobs)
-    how = How(tool(), verify, hashing, jobs, sink, cancel)
+    how = How(tool(), verify, hashing, jobs, sink, cancel, None if log is None else Path(log))
     composed = [job for job in planned.jobs if isinstance(job, Job)]
     exports = [job for job in planned.jobs if isinstance(job, ExportJob)]
     outcomes = [*(carry_out(composed, how) if composed else ())]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ckptdiff.analysis.evidence import scheme_evidence
-from ckptdiff.analysis.fingerprint import fingerprint
+from ckptdiff.analysis.hashing.fingerprint import fingerprint
 from ckptdiff.api.common import StrPath, tool
 from ckptdiff.errors import UsageError
 from ckptdiff.events import CancelToken, Sink, silent

@@ -111,8 +111,8 @@ def differences(
     # Imported late: they need numpy.
     import numpy as np
 
-    from ckptdiff.analysis.alignment import align
-    from ckptdiff.analysis.operands import open_pair
+    from ckptdiff.analysis.differing.alignment import align
+    from ckptdiff.analysis.differing.operands import open_pair
     from ckptdiff.analysis.packings import packings_of
     from ckptdiff.analysis.tensors import TensorReader
     from ckptdiff.analysis.values import Head, describe

@@ -16,7 +16,7 @@ from typing import Any
 
 from ckptdiff.analysis.against_base import compare
 from ckptdiff.analysis.evidence import scheme_evidence
-from ckptdiff.analysis.fingerprint import fingerprint
+from ckptdiff.analysis.hashing.fingerprint import fingerprint
 from ckptdiff.errors import CkptdiffError, UsageError
 from ckptdiff.formats.names import keys_of
 from ckptdiff.jobs.copying import write_shards

@@ -21,10 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ckptdiff.analysis.spans import SpanHasher
+from ckptdiff.analysis.hashing.spans import SpanHasher
+from ckptdiff.analysis.spreading import Watch, spread
 from ckptdiff.analysis.tensors import TensorReader, read_into
 from ckptdiff.events import CancelToken, Sink
-from ckptdiff.jobs.spreading import Watch, spread
 from ckptdiff.quant.arrays import STORED, Array, Rows, Scales
 from ckptdiff.quant.dialects import Dialect
 from ckptdiff.quant.registry import ClosedForm, closed_form, requantised

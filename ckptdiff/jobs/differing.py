@@ -16,10 +16,10 @@ from queue import Empty, SimpleQueue
 import numpy as np
 
 from ckptdiff.analysis.codes import CodeSums
-from ckptdiff.analysis.deltas import Cause, Outcome
-from ckptdiff.analysis.difference import Sums, is_precise
-from ckptdiff.analysis.operands import OpenPair, Workspace, compared, open_pair
-from ckptdiff.analysis.pairs import Operand, Pair
+from ckptdiff.analysis.differing.deltas import Cause, Outcome
+from ckptdiff.analysis.differing.difference import Sums, is_precise
+from ckptdiff.analysis.differing.operands import OpenPair, Workspace, compared, open_pair
+from ckptdiff.analysis.differing.pairs import Operand, Pair
 from ckptdiff.analysis.tensors import TensorReader
 from ckptdiff.events import Advanced, CancelToken, Finished, Sink, Started, silent
 from ckptdiff.quant.arrays import MisfitError

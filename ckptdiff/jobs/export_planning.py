@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ckptdiff.analysis.against_base import FLOATS
-from ckptdiff.analysis.partition import Partition, partition_of
+from ckptdiff.analysis.composing.partition import Partition, partition_of
 from ckptdiff.analysis.quantization import known_algorithm, module_algorithm
 from ckptdiff.formats.calibration import DEFAULT_SOURCE
 from ckptdiff.formats.layouts import MIXED

@@ -39,7 +39,7 @@ def digest_shards(
     if not strange:
         return known
     # Imported late: it needs numpy, and nothing has to be read when all is remembered.
-    from ckptdiff.analysis.hashing import hash_shards
+    from ckptdiff.analysis.hashing.digests import hash_shards
 
     fresh = hash_shards(strange, scan=how.scan, jobs=how.jobs, sink=sink, cancel=cancel)
     if how.cache is not None and how.scan:
@@ -80,7 +80,7 @@ def digest_casts(
     strange = [what for what in keys if what not in casts.digests]
     if not strange:
         return casts
-    from ckptdiff.analysis.casting import cast_tensor
+    from ckptdiff.analysis.hashing.casting import cast_tensor
 
     sink(Started("cast", sum(homes[name].tensors[name].nbytes for name, _ in strange), "bytes"))
     for name, dtype in strange:

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from ckptdiff.analysis.composition import Ingredients, compose
-from ckptdiff.analysis.donors import Assignment, assign, refusals, splits
-from ckptdiff.analysis.partition import Partition, partition_of
+from ckptdiff.analysis.composing.composition import Ingredients, compose
+from ckptdiff.analysis.composing.donors import Assignment, assign, refusals, splits
+from ckptdiff.analysis.composing.partition import Partition, partition_of
 from ckptdiff.errors import UsageError
 from ckptdiff.formats.checkpoint import COMPANIONS
 from ckptdiff.formats.configs import CONFIG_NAME, QUANT_CONFIG_NAME

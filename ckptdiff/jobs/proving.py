@@ -12,12 +12,12 @@ from functools import partial
 import numpy as np
 import xxhash
 
-from ckptdiff.analysis.proof import Maxima, Weight, judge
-from ckptdiff.analysis.provable import Case, Stored, Surveyor
+from ckptdiff.analysis.proving.proof import Maxima, Weight, judge
+from ckptdiff.analysis.proving.provable import Case, Stored, Surveyor
+from ckptdiff.analysis.spreading import Watch, spread
 from ckptdiff.analysis.tensors import TensorReader
 from ckptdiff.events import CancelToken, Sink
 from ckptdiff.jobs.outcomes import Memory
-from ckptdiff.jobs.spreading import Watch, spread
 from ckptdiff.quant.arrays import F32, Array, MisfitError, Rows
 from ckptdiff.records.checkpoint import Shard, Unread
 from ckptdiff.records.evidence import SchemeEvidence

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from ckptdiff.analysis.composing.partition import partition_of
 from ckptdiff.analysis.coverage import baseline_of
-from ckptdiff.analysis.partition import partition_of
 from ckptdiff.analysis.quantization import module_algorithm
 from ckptdiff.errors import UsageError
 from ckptdiff.formats.documents import read_object

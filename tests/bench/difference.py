@@ -32,9 +32,9 @@ import torch
 from safetensors.torch import load_file
 
 import ckptdiff
-from ckptdiff.analysis.alignment import align
+from ckptdiff.analysis.differing.alignment import align
 from ckptdiff.analysis.evidence import scheme_evidence
-from ckptdiff.analysis.hashing import hash_shards
+from ckptdiff.analysis.hashing.digests import hash_shards
 from ckptdiff.events import CancelToken, silent
 from ckptdiff.jobs.differing import compare
 from ckptdiff.jobs.reading import read_one
@@ -46,7 +46,7 @@ SCALE = 3e-4
 # A process that was only forked starts from its own size: see hashing.py.
 RSS = """
 import os, resource, sys
-import ckptdiff, ckptdiff.api.comparing, ckptdiff.analysis.operands
+import ckptdiff, ckptdiff.api.comparing, ckptdiff.analysis.differing.operands
 if child := os.fork():
     sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

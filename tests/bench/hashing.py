@@ -31,7 +31,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from ckptdiff.analysis.hashing import hash_shards
+from ckptdiff.analysis.hashing.digests import hash_shards
 from ckptdiff.formats.safetensors import read_shard
 from ckptdiff.records.checkpoint import Shard
 
@@ -44,7 +44,7 @@ FINITE = bytes(byte & 0x3F for byte in range(256))  # neither FP8 nor BF16 is Na
 RSS = """
 import os, resource, sys
 from pathlib import Path
-from ckptdiff.analysis.hashing import hash_shards
+from ckptdiff.analysis.hashing.digests import hash_shards
 from ckptdiff.formats.safetensors import read_shard
 if child := os.fork():
     sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))

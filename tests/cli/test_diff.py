@@ -239,7 +239,7 @@ def test_fused_experts(tmp_path: Path) -> None:
 def test_columns_of_transposed_experts_in_many_chunks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ckptdiff.analysis.operands._TRANSPOSED_CHUNK", 64)
+    monkeypatch.setattr("ckptdiff.analysis.differing.operands._TRANSPOSED_CHUNK", 64)
     test_fused_experts(tmp_path)
 
 
@@ -425,7 +425,7 @@ def test_cancel_while_comparing(base: Path, scheme: Path) -> None:
 
 def test_numbers_do_not_depend_on_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ckptdiff.jobs.differing._SPAN", 500)
-    monkeypatch.setattr("ckptdiff.analysis.operands.CHUNK", 100)
+    monkeypatch.setattr("ckptdiff.analysis.differing.operands.CHUNK", 100)
     rng = np.random.default_rng(0)
     values = rng.standard_normal((60, 70))
     a = write(tmp_path / "a", {"x.weight": plain(values)})

@@ -142,7 +142,7 @@ def _compare_configs() -> None:
     from modelopt.torch.export.convert_hf_config import convert_hf_quant_config_format
     from modelopt.torch.export.quant_utils import process_layer_quant_config
 
-    from ckptdiff.analysis.export_configs import model_document, quant_document
+    from ckptdiff.analysis.composing.export_configs import model_document, quant_document
 
     formats = {
         "fp8": ("FP8", 0), "fp8_pc_pt": ("FP8_PER_CHANNEL_PER_TOKEN", 0), "int8_wo": ("W8A16", 0),

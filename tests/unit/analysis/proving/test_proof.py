@@ -8,8 +8,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from ckptdiff.analysis.nearness import Strays, measure
-from ckptdiff.analysis.proof import Maxima, Weight, judge
+from ckptdiff.analysis.proving.nearness import Strays, measure
+from ckptdiff.analysis.proving.proof import Maxima, Weight, judge
 from ckptdiff.quant.arrays import MisfitError, Rows, Scales, rows_of
 from ckptdiff.quant.dialects import Dialect, Host
 from ckptdiff.quant.registry import Packed, requantise

@@ -11,8 +11,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ckptdiff.analysis.nearness import Axis, Nearness, elements, measure
-from ckptdiff.analysis.recoding import alike, code_dialects, compare, form_of, gain, spell_code
+from ckptdiff.analysis.proving.nearness import Axis, Nearness, elements, measure
+from ckptdiff.analysis.proving.recoding import (
+    alike,
+    code_dialects,
+    compare,
+    form_of,
+    gain,
+    spell_code,
+)
 from ckptdiff.quant.arrays import F32, Array, Rows, Scales
 from ckptdiff.quant.dialects import DEVICES, Dialect, Host
 from ckptdiff.quant.registry import ClosedForm, closed_form

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ckptdiff.analysis.codes import CodeSums, at_their_extreme, code_sums
-from ckptdiff.analysis.difference import Sums, is_precise, statistics
+from ckptdiff.analysis.differing.difference import CHUNK, Sums, is_precise, statistics
 from ckptdiff.records.delta import Statistics
 from ckptdiff.records.layout import LayoutName
 
@@ -193,7 +193,7 @@ def test_the_histogram_of_a_large_tensor_is_near_the_truth() -> None:
     found = Sums()
     errors = []
     for _ in range(20):
-        x = rng.standard_normal(60_000).astype(np.float32)
+        x = rng.standard_normal(CHUNK).astype(np.float32)
         y = x + (rng.standard_normal(x.size) * 0.01).astype(np.float32)
         errors.append(np.abs(y - x))
         assert found.take(x, y, 0, None, sampled=True)

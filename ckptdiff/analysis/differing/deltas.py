@@ -11,12 +11,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
-from ckptdiff.analysis.alignment import kind_of, layer_of
 from ckptdiff.analysis.codes import CodeSums
-from ckptdiff.analysis.difference import Sums, rel_error, sqnr, statistics
-from ckptdiff.analysis.difference import number as as_number
+from ckptdiff.analysis.differing.alignment import kind_of, layer_of
+from ckptdiff.analysis.differing.difference import Sums, rel_error, sqnr, statistics
+from ckptdiff.analysis.differing.difference import number as as_number
+from ckptdiff.analysis.differing.pairs import Operand, Pair
 from ckptdiff.analysis.ordering import natural
-from ckptdiff.analysis.pairs import Operand, Pair
 from ckptdiff.records.delta import (
     CodeDelta,
     DeltaStatus,

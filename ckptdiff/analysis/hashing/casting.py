@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 import ml_dtypes
 import numpy as np
 
-from ckptdiff.analysis.spans import SpanHasher
+from ckptdiff.analysis.hashing.spans import SpanHasher
 from ckptdiff.events import CancelToken
 from ckptdiff.records.checkpoint import FileIdentity, Shard
 from ckptdiff.sources.local import Unreadable, identity, open_regular, read_range

@@ -13,8 +13,8 @@ from typing import Literal
 
 from ckptdiff.analysis.against_base import algorithms_of
 from ckptdiff.analysis.coverage import QUANTIZED_BITS
+from ckptdiff.analysis.differing.pairs import Fold, Gain, Operand, Pair, Part
 from ckptdiff.analysis.packings import Packing, Packings
-from ckptdiff.analysis.pairs import Fold, Gain, Operand, Pair, Part
 from ckptdiff.formats.names import bare
 from ckptdiff.quant.registry import CODINGS
 from ckptdiff.records.checkpoint import Tensor

@@ -12,19 +12,17 @@ Comparing digests, naming identity groups and caching digests do not belong here
 from __future__ import annotations
 
 import os
-import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import chain, zip_longest
-from queue import Empty, SimpleQueue
 
 import xxhash
 
-from ckptdiff.analysis.scanning import Scan, flaws_in, is_clean, merged, scan_for
-from ckptdiff.errors import Cancelled
-from ckptdiff.events import Advanced, CancelToken, Finished, Sink, Started, silent
+from ckptdiff.analysis.hashing.scanning import Scan, flaws_in, is_clean, merged, scan_for
+from ckptdiff.analysis.spreading import Watch, spread
+from ckptdiff.events import CancelToken, Sink, silent
 from ckptdiff.records.checkpoint import FileIdentity, Header, Shard, Unread
 from ckptdiff.records.digests import Flaws, ShardDigests
 from ckptdiff.sources.local import Unreadable, identity, open_regular, reason_of
@@ -33,7 +31,6 @@ MIB = 1 << 20
 SPAN_BYTES = 256 * MIB  # part of the contract: another value gives other digests
 UNIT_BYTES = 64 * MIB
 BUFFER_BYTES = 1 * MIB
-REPORT_SECONDS = 0.05  # between two Advanced events
 
 STAGE = "hash"
 CHANGED = "changed while it was read"
@@ -137,18 +134,23 @@ def hash_shards(
     Raises `Cancelled` soon after `cancel` is set (a thread looks at it after every
     buffer), and lets KeyboardInterrupt through as soon; nothing of ours runs then.
     """
-    if cancel is not None:
-        cancel.raise_if_cancelled()
     files: dict[FileIdentity, list[Unit]] = {}
     for shard in shards:
         if shard.header is None or shard.identity is None or shard.identity in files:
             continue
         files[shard.identity] = cut(len(files), shard.path, shard.identity, shard.header, scan)
     units = _interleaved(files.values())
-    sink(Started(STAGE, sum(unit.nbytes for unit in units), "bytes"))
-    results = _results(units, executor, jobs, sink, cancel)
-    sink(Finished(STAGE))
-
+    shared = _Shared()
+    results = spread(
+        units,
+        lambda unit, watch: _hash_unit(unit, watch, shared),
+        stage=STAGE,
+        total=sum(unit.nbytes for unit in units),
+        executor=executor,
+        jobs=jobs,
+        sink=sink,
+        cancel=cancel or CancelToken(),
+    )
     parts: list[list[UnitDigests | str]] = [[] for _ in files]
     for unit, result in zip(units, results, strict=True):
         parts[unit.file].append(result)
@@ -257,35 +259,15 @@ def _interleaved(files: Iterable[Sequence[Unit]]) -> list[Unit]:
     return [unit for unit in chain.from_iterable(zip_longest(*files)) if unit is not None]
 
 
-# Running: threads, progress, cancellation
+# Running: one unit a task
 
 
-class _Run:
+class _Shared:
     """What the threads of one `hash_shards` call share."""
 
-    def __init__(self, cancel: CancelToken | None) -> None:
-        self._cancel = cancel
-        self._lock = threading.Lock()
-        self._read = 0
+    def __init__(self) -> None:
         self._buffers: deque[memoryview] = deque()
-        self.stopped = False  # not an Event: nothing in it can be interrupted half-way
         self.failed: dict[int, str] = {}  # file number -> why; its other units are not read
-        self.outcome: SimpleQueue[list[UnitDigests | str] | BaseException] = SimpleQueue()
-
-    def check(self) -> None:
-        """Raise `Cancelled` when the rest of the work is not wanted any more."""
-        if self.stopped or (self._cancel is not None and self._cancel.cancelled):
-            raise Cancelled()
-
-    def advance(self, nbytes: int) -> None:
-        with self._lock:
-            self._read += nbytes
-
-    def take_read(self) -> int:
-        """Bytes read since the last call."""
-        with self._lock:
-            nbytes, self._read = self._read, 0
-        return nbytes
 
     def borrow_buffer(self) -> memoryview:
         """A buffer nobody uses: as many come to be as there are threads."""
@@ -298,91 +280,19 @@ class _Run:
         self._buffers.append(buffer)
 
 
-def _results(
-    units: Sequence[Unit],
-    executor: Executor | None,
-    jobs: int | None,
-    sink: Sink,
-    cancel: CancelToken | None,
-) -> list[UnitDigests | str]:
-    """The result of each unit: its digests, or why its file counts as unread.
-
-    The calling thread only waits and reports; a thread of its own feeds the executor.
-    Executors and futures keep locks that a KeyboardInterrupt in the middle of `submit` or
-    `wait` leaves locked for ever, with every worker waiting for them; and only the main
-    thread gets one. (Seen: one Ctrl-C in a few, while thousands of units were submitted.)
-    """
-    run = _Run(cancel)
-    feeder = threading.Thread(
-        target=_feed,
-        args=(units, executor, jobs, run),
-        name="ckptdiff-hash",
-        daemon=True,  # even `start` has such a lock; the interpreter must still end
-    )
-    try:
-        feeder.start()
-        while True:
-            try:
-                outcome = run.outcome.get(timeout=REPORT_SECONDS)
-                break
-            except Empty:
-                if nbytes := run.take_read():
-                    sink(Advanced(STAGE, nbytes))
-    finally:
-        run.stopped = True  # the threads see it within a buffer
-        if feeder.is_alive():
-            feeder.join()
-    if isinstance(outcome, BaseException):
-        raise outcome
-    if nbytes := run.take_read():
-        sink(Advanced(STAGE, nbytes))
-    return outcome
-
-
-def _feed(units: Sequence[Unit], executor: Executor | None, jobs: int | None, run: _Run) -> None:
-    """Have the units hashed and put the outcome; no thread of ours runs after that."""
-    try:
-        if executor is not None:
-            outcome = _submitted(units, executor, run)
-        else:
-            with ThreadPoolExecutor(jobs or os.cpu_count() or 1, "ckptdiff-hash") as own:
-                outcome = _submitted(units, own, run)
-    except BaseException as error:
-        run.outcome.put(error)
-    else:
-        run.outcome.put(outcome)
-
-
-def _submitted(units: Sequence[Unit], executor: Executor, run: _Run) -> list[UnitDigests | str]:
-    futures: list[Future[UnitDigests | str]] = []
-    try:
-        for unit in units:
-            run.check()
-            futures.append(executor.submit(_hash_unit, unit, run))
-        return [future.result() for future in futures]
-    finally:
-        # Finds nothing to do unless something was raised: then the tasks that run see the
-        # flag within a buffer, and the others never begin.
-        run.stopped = True
-        for future in futures:
-            future.cancel()
-        wait(futures)
-
-
-def _hash_unit(unit: Unit, run: _Run) -> UnitDigests | str:
+def _hash_unit(unit: Unit, watch: Watch, shared: _Shared) -> UnitDigests | str:
     """The digests of one unit, or why its file counts as unread.
 
     The file is opened for every unit and must be the one whose header was read, before
     and after: so the units of a file vouch for each other without sharing anything.
     """
-    run.check()
-    if unit.file in run.failed:
-        return run.failed[unit.file]
-    buffer = run.borrow_buffer()
+    if unit.file in shared.failed:
+        return shared.failed[unit.file]
+    buffer = shared.borrow_buffer()
     try:
         with open_regular(unit.path) as opened:
             result = (
-                _digests(opened.fd, unit.reads, buffer, run)
+                _digests(opened.fd, unit.reads, buffer, watch)
                 if opened.identity == unit.identity
                 else CHANGED
             )
@@ -393,13 +303,13 @@ def _hash_unit(unit: Unit, run: _Run) -> UnitDigests | str:
     except OSError as error:
         result = reason_of(error)
     finally:
-        run.return_buffer(buffer)
+        shared.return_buffer(buffer)
     if isinstance(result, str):
-        run.failed[unit.file] = result
+        shared.failed[unit.file] = result
     return result
 
 
-def _digests(fd: int, reads: Iterable[Read], buffer: memoryview, run: _Run) -> UnitDigests | str:
+def _digests(fd: int, reads: Iterable[Read], buffer: memoryview, watch: Watch) -> UnitDigests | str:
     tensors: dict[str, bytes] = {}
     spans: dict[tuple[str, int], bytes] = {}
     flaws: dict[str, Flaws] = {}
@@ -414,8 +324,8 @@ def _digests(fd: int, reads: Iterable[Read], buffer: memoryview, run: _Run) -> U
                 tensors[name] = digest(buffer[begin - base : end - base])
             for part in read.runs:
                 flaws.update(_flaws_of(part, buffer, base))
-            run.advance(length)
-            run.check()
+            watch.advance(length)
+            watch.check()
             continue
         hasher = xxhash.xxh3_128()
         for at in range(read.start, read.stop, BUFFER_BYTES):
@@ -427,8 +337,8 @@ def _digests(fd: int, reads: Iterable[Read], buffer: memoryview, run: _Run) -> U
                 first = (at - read.origin) // read.scan.signed.itemsize
                 found = flaws_in(view, read.scan, first)
                 flaws[read.name] = merged(flaws.get(read.name), found)
-            run.advance(len(view))
-            run.check()
+            watch.advance(len(view))
+            watch.check()
         if read.number is None:
             tensors[read.name] = hasher.digest()
         else:

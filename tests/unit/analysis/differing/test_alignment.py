@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from build import Spec, write_weights
 
-from ckptdiff.analysis.alignment import align, kind_of, layer_of
+from ckptdiff.analysis.differing.alignment import align, kind_of, layer_of
+from ckptdiff.analysis.differing.pairs import Pair
 from ckptdiff.analysis.evidence import scheme_evidence
-from ckptdiff.analysis.pairs import Pair
 from ckptdiff.jobs.reading import read_one
 
 Found = dict[str, tuple[str | None, str | None]]

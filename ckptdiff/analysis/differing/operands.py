@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ckptdiff.analysis.codes import CodeSums, at_their_extreme, bits, code_sums
-from ckptdiff.analysis.difference import CHUNK, Sums
-from ckptdiff.analysis.pairs import Fold, Gain, Operand, Pair, Part
+from ckptdiff.analysis.differing.difference import CHUNK, Sums
+from ckptdiff.analysis.differing.pairs import Fold, Gain, Operand, Pair, Part
 from ckptdiff.analysis.tensors import TensorReader
 from ckptdiff.events import CancelToken
 from ckptdiff.quant.arrays import F32, STORED, Array, MisfitError

@@ -55,11 +55,13 @@ def spread(
     *,
     stage: str,
     total: int,
+    executor: Executor | None = None,
     jobs: int | None,
     sink: Sink,
     cancel: CancelToken,
 ) -> list[Result]:
-    """`work(task, watch)` of every task, in their order, on `jobs` threads.
+    """`work(task, watch)` of every task, in their order, on `jobs` threads of its own or on
+    those of `executor` (its tasks share memory with the caller).
 
     `sink` is called in the calling thread: `Started` with `total` bytes, `Advanced` at most
     20 times a second, `Finished` unless it raises. Raises `Cancelled` as soon as the tasks that
@@ -71,7 +73,7 @@ def spread(
     outcome: SimpleQueue[list[Result] | BaseException] = SimpleQueue()
     feeder = threading.Thread(
         target=_feed,
-        args=(tasks, work, jobs, watch, outcome),
+        args=(tasks, work, executor, jobs, watch, outcome),
         name=f"ckptdiff-{stage}",
         daemon=True,  # even `start` has such a lock; the interpreter must still end
     )
@@ -100,14 +102,18 @@ def spread(
 def _feed(
     tasks: Sequence[Task],
     work: Callable[[Task, Watch], Result],
+    executor: Executor | None,
     jobs: int | None,
     watch: Watch,
     outcome: SimpleQueue[list[Result] | BaseException],
 ) -> None:
     """Have the tasks done and put the outcome; no thread of ours runs after that."""
     try:
-        with ThreadPoolExecutor(jobs or os.cpu_count() or 1, "ckptdiff") as executor:
+        if executor is not None:
             found = _submitted(tasks, work, executor, watch)
+        else:
+            with ThreadPoolExecutor(jobs or os.cpu_count() or 1, "ckptdiff") as own:
+                found = _submitted(tasks, work, own, watch)
     except BaseException as error:
         outcome.put(error)
     else:

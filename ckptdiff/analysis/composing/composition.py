@@ -14,12 +14,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ckptdiff.analysis.against_base import FLOATS, is_base_only, is_tied_away
-from ckptdiff.analysis.donors import Assignment
-from ckptdiff.analysis.export_configs import document_bytes, model_document, quant_document
+from ckptdiff.analysis.composing.donors import Assignment
+from ckptdiff.analysis.composing.export_configs import (
+    document_bytes,
+    model_document,
+    quant_document,
+)
+from ckptdiff.analysis.composing.partition import Partition
+from ckptdiff.analysis.composing.sharding import index_document, shards_of
 from ckptdiff.analysis.ordering import natural
-from ckptdiff.analysis.partition import Partition
 from ckptdiff.analysis.quantization import WEIGHT_SCALES, fused_groups
-from ckptdiff.analysis.sharding import index_document, shards_of
 from ckptdiff.errors import UsageError
 from ckptdiff.formats.configs import CONFIG_NAME, QUANT_CONFIG_NAME
 from ckptdiff.formats.documents import JsonObject

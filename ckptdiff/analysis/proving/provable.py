@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ckptdiff.analysis.against_base import algorithms_of
-from ckptdiff.analysis.nearness import Axis
+from ckptdiff.analysis.proving.nearness import Axis
 from ckptdiff.analysis.quantization import claimed_algorithm, known_algorithm, lacking_by_place
 from ckptdiff.formats.layouts import scale_suffix
 from ckptdiff.formats.names import FUSED

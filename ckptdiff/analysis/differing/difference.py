@@ -39,7 +39,7 @@ _EDGES_32 = np.where(
 _SMALL, _LARGE = 1e-12, 1e17
 # What the histogram may look at less closely: more errors than this in a chunk; then at every
 # so many of them, and at no further chunk while this share of them has been seen.
-_FEW, _STRIDE, _ENOUGH = 1 << 10, 509, 0.1
+_FEW, _STRIDE, _ENOUGH = 1 << 10, 251, 0.1
 
 
 @dataclass(slots=True)

@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
+from ckptdiff.analysis.spreading import Watch, spread
 from ckptdiff.errors import Cancelled
 from ckptdiff.events import Advanced, CancelToken, Event, Finished, Started, silent
-from ckptdiff.jobs.spreading import Watch, spread
 
 
 def ours() -> list[threading.Thread]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import xxhash
 
-from ckptdiff.analysis.hashing import SPAN_BYTES
+from ckptdiff.analysis.hashing.digests import SPAN_BYTES
 
 
 class SpanHasher:

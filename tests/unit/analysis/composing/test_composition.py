@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from ckptdiff.analysis.export_configs import exclude_modules
-from ckptdiff.analysis.partition import eligible_ranking, partition_of, share_of
-from ckptdiff.analysis.sharding import index_document, shards_of
+from ckptdiff.analysis.composing.export_configs import exclude_modules
+from ckptdiff.analysis.composing.partition import eligible_ranking, partition_of, share_of
+from ckptdiff.analysis.composing.sharding import index_document, shards_of
 from ckptdiff.formats.manifests import parse_baseline, parse_coverage
 from ckptdiff.formats.names import scheme_name
 from ckptdiff.records.checkpoint import Shard

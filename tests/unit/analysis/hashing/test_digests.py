@@ -26,9 +26,9 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ckptdiff.analysis import hashing
-from ckptdiff.analysis.fingerprint import fingerprint
-from ckptdiff.analysis.hashing import hash_shards
+from ckptdiff.analysis.hashing import digests as hashing
+from ckptdiff.analysis.hashing.digests import hash_shards
+from ckptdiff.analysis.hashing.fingerprint import fingerprint
 from ckptdiff.errors import Cancelled
 from ckptdiff.events import Advanced, CancelToken, Event, Finished, Started
 from ckptdiff.formats.safetensors import read_shard
@@ -500,7 +500,7 @@ def test_cancelled_while_it_runs(tmp_path: Path, kind: type[Event], shared: bool
 INTERRUPTED = """
 import sys, threading
 from pathlib import Path
-from ckptdiff.analysis.hashing import hash_shards
+from ckptdiff.analysis.hashing.digests import hash_shards
 from ckptdiff.events import Advanced
 from ckptdiff.formats.safetensors import read_shard
 
@@ -517,7 +517,7 @@ except KeyboardInterrupt:
 OFTEN_INTERRUPTED = """
 import signal, sys, threading
 from pathlib import Path
-from ckptdiff.analysis.hashing import hash_shards
+from ckptdiff.analysis.hashing.digests import hash_shards
 from ckptdiff.formats.safetensors import read_shard
 
 shard = read_shard(Path(sys.argv[1]), "a.safetensors")
@@ -539,7 +539,7 @@ print("done")
 MEASURED = """
 import os, resource, sys
 from pathlib import Path
-from ckptdiff.analysis.hashing import hash_shards
+from ckptdiff.analysis.hashing.digests import hash_shards
 from ckptdiff.formats.safetensors import read_shard
 
 if child := os.fork():

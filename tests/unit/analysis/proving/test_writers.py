@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ckptdiff.analysis.writers import proof_row, writers
+from ckptdiff.analysis.proving.writers import proof_row, writers
 from ckptdiff.quant.dialects import ALL
 from ckptdiff.records.proof import Proof, ProofStatus
 

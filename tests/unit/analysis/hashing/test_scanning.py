@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptdiff.analysis.scanning import flaws_in, is_clean, merged, scan_for
+from ckptdiff.analysis.hashing.scanning import flaws_in, is_clean, merged, scan_for
 from ckptdiff.records.digests import Flaws
 
 FLOATS = {

@@ -1,0 +1,1 @@
+"""New checkpoints on paper: what is taken from where, in which files, with which configs."""

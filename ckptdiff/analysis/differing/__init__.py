@@ -1,0 +1,1 @@
+"""What two checkpoints differ in: which tensors belong together, and by how much they differ."""

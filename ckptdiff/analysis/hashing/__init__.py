@@ -1,0 +1,1 @@
+"""Digests: of tensors, of their parts, of whole checkpoints, with a value scan on the way."""

@@ -1,0 +1,1 @@
+"""Quantized weights recomputed from their base: what can be, how, and what disagrees."""
