@@ -36,6 +36,9 @@ def drive(
         async with app.run_test(size=size, notifications=True) as pilot:
             await settle(pilot)
             await scenario(pilot)
+            # Nothing comes in any more while widgets are taken away, which tests do by themselves.
+            app.bridge.close()
+            await pilot.pause()
 
     asyncio.run(play())
     return app
@@ -53,9 +56,9 @@ async def settle(pilot: Pilot[None]) -> None:
     await pilot.pause()
 
 
-async def until(pilot: Pilot[None], holds: Callable[[], bool]) -> None:
-    """Wait until something holds; fail when it does not within `SECONDS`."""
-    deadline = time.monotonic() + SECONDS
+async def until(pilot: Pilot[None], holds: Callable[[], bool], seconds: float = SECONDS) -> None:
+    """Wait until something holds; fail when it does not within that time."""
+    deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, screen_text(pilot.app)
         await pilot.pause(0.01)

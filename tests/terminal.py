@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -26,9 +26,11 @@ class Terminal:
         size: tuple[int, int] = (80, 24),
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
     ) -> None:
+        """`prefix` is a command that runs the command."""
         self._name = f"ckptdiff-{uuid.uuid4().hex[:12]}"
-        command = shlex.join([sys.executable, "-m", "ckptdiff", *map(str, arguments)])
+        command = shlex.join([*prefix, sys.executable, "-m", "ckptdiff", *map(str, arguments)])
         # What it leaves on the screen stays to be read.
         script = f"{command}; echo {ENDED} $?; exec cat"
         width, height = map(str, size)
@@ -51,7 +53,9 @@ class Terminal:
         return ["tmux", "-L", self._name, "-f", os.devnull]
 
     def _tmux(self, *arguments: str, env: Mapping[str, str] | None = None) -> str:
-        environment = {**os.environ, "TERM": "xterm-256color", "LC_ALL": "C.UTF-8", **(env or {})}
+        # A size that is in the environment would count for more than the window's.
+        kept = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES")}
+        environment = {**kept, "TERM": "xterm-256color", "LC_ALL": "C.UTF-8", **(env or {})}
         done = subprocess.run(
             [*self._command, *arguments],
             capture_output=True,

@@ -68,6 +68,8 @@ def test_every_command_has_help_with_examples(name: str) -> None:
 # Options whose name in Python differs, and those that belong to the terminal alone.
 SPELLED = {"no_hash": "hashes", "no_cache": "cache", "config": "settings", "modules": "pattern"}
 TERMINAL = {"format_", "as_json", "output", "progress"}
+# What only a caller in Python can hear.
+CALLBACKS = {"sink", "cancel", "on_identity"}
 
 
 @pytest.mark.parametrize("name", ["check", "scan", "layers"])
@@ -75,7 +77,7 @@ def test_the_api_takes_what_the_command_takes(name: str) -> None:
     parameters = inspect.signature(getattr(api, name)).parameters
     taken = {param.name for param in command(name).params} - TERMINAL
     spelled = {SPELLED.get(param, param).removesuffix("s") for param in taken if param}
-    assert spelled == {p.removesuffix("s") for p in parameters} - {"sink", "cancel"}
+    assert spelled == {p.removesuffix("s") for p in parameters} - CALLBACKS
 
 
 def test_every_public_name_resolves_and_is_documented() -> None:

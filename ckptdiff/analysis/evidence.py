@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from ckptdiff.analysis import against_base
 from ckptdiff.analysis.coverage import baseline_of, coverage_of
@@ -23,9 +24,14 @@ from ckptdiff.records.sweep import Sweep
 
 
 def gather(
-    sweep: Sweep, digests: Mapping[str, ShardDigests] | None, cancel: CancelToken | None = None
+    sweep: Sweep,
+    digests: Mapping[str, ShardDigests] | None,
+    cancel: CancelToken | None = None,
+    *,
+    known: Mapping[str, SchemeEvidence] = MappingProxyType({}),
 ) -> Evidence:
     """The evidence for `sweep`. `digests` by shard path, or None when nothing was hashed.
+    `known` is what was made of schemes already, by their ids.
 
     Raises `Cancelled` between two schemes, each of which may have 100,000 tensors.
     """
@@ -35,7 +41,7 @@ def gather(
             cancel.raise_if_cancelled()
         return scheme_evidence(checkpoint, digests)
 
-    schemes = tuple(map(seen, sweep.schemes))
+    schemes = tuple(known.get(scheme.id) or seen(scheme) for scheme in sweep.schemes)
     groups = identity_groups(schemes)
     return Evidence(
         root=sweep.root,

@@ -10,7 +10,7 @@ from ckptdiff.analysis.identity import blamed
 from ckptdiff.analysis.ordering import natural
 from ckptdiff.analysis.proving.writers import proof_row
 from ckptdiff.records.checkpoint import Checkpoint, Unread
-from ckptdiff.records.evidence import Evidence, SchemeEvidence
+from ckptdiff.records.evidence import Evidence, IdentityGroup, SchemeEvidence
 from ckptdiff.records.finding import SEVERITIES, Finding, Skip
 from ckptdiff.records.proof import Proof
 from ckptdiff.records.report import (
@@ -33,11 +33,11 @@ def scheme_rows(evidence: Evidence, findings: Sequence[Finding]) -> tuple[Scheme
     )
 
 
-def identity_rows(evidence: Evidence) -> tuple[IdentityRow, ...]:
+def identity_rows(groups: Sequence[IdentityGroup]) -> tuple[IdentityRow, ...]:
     """One row a fingerprint, in the order of their letters."""
     return tuple(
         IdentityRow(group.letter, group.fingerprint, group.schemes, group.nbytes)
-        for group in evidence.identity
+        for group in groups
     )
 
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ckptdiff.api.manual import doctor as doctor
     from ckptdiff.api.manual import rule_table as rule_table
     from ckptdiff.api.probing import probe as probe
+    from ckptdiff.api.probing import probe_needs as probe_needs
     from ckptdiff.api.rendering import Format as Format
     from ckptdiff.api.rendering import exit_code as exit_code
     from ckptdiff.api.rendering import render as render
@@ -64,6 +65,7 @@ _HOMES = {
     "plan_reexport": "composing",
     "plan_sweep": "composing",
     "probe": "probing",
+    "probe_needs": "probing",
     "refuse_inside": "common",
     "render": "rendering",
     "rule_table": "manual",

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from ckptdiff.api.remembering import key_of, recall, remember
 from ckptdiff.errors import UsageError
 from ckptdiff.events import CancelToken, Sink, silent
 from ckptdiff.records.finding import Ignore
-from ckptdiff.records.report import CheckReport
+from ckptdiff.records.report import CheckReport, IdentityRow
 from ckptdiff.records.request import Request
 from ckptdiff.records.settings import FAIL_ON, FailOn, Settings
 from ckptdiff.sources.cache import Cache
@@ -42,6 +42,7 @@ def check(
     cache: bool = True,
     rehash: bool = False,
     jobs: int | None = None,
+    on_identity: Callable[[tuple[IdentityRow, ...]], None] | None = None,
     sink: Sink = silent,
     cancel: CancelToken | None = None,
 ) -> CheckReport:
@@ -53,7 +54,8 @@ def check(
     `require` makes a missing base or manifest count as unread, `expect` is the least number
     of schemes, `jobs` the number of threads. `settings` supplies what is not given. Digests,
     and the report of a sweep that has not changed, are remembered between runs unless
-    `cache=False`; `rehash` reads everything again.
+    `cache=False`; `rehash` reads everything again. `on_identity` hears while tensors are
+    hashed, in any thread, which of the first schemes have the same weights.
 
     Raises `RootError`, `BaseError`, `UsageError` for a request that cannot be carried out
     and `Cancelled` when `cancel` is set; never for what a checkpoint contains.
@@ -82,7 +84,15 @@ def check(
     started = time.time_ns()
     cancel = cancel or CancelToken()
     with tracing() as trace:
-        report = judged(request, store=store, rehash=rehash, jobs=jobs, sink=sink, cancel=cancel)
+        report = judged(
+            request,
+            store=store,
+            rehash=rehash,
+            jobs=jobs,
+            on_identity=on_identity,
+            sink=sink,
+            cancel=cancel,
+        )
     if store and key:
         remember(store, key, report, trace, started)
     return report

@@ -83,7 +83,7 @@ def diff(
         a=str(a),
         b=str(b),
         verdict=verdict,
-        sentence=sentence_of(verdict, total, outcomes),
+        sentence=sentence_of(verdict, total, outcomes, part=tensors is not None),
         total=total,
         kinds=kinds_of(outcomes),
         layers=layers_of(outcomes),

@@ -12,14 +12,14 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from functools import partial
 from pathlib import Path
 
 from ckptdiff.analysis.composing.partition import eligible_ranking, share_of
 from ckptdiff.analysis.evidence import scheme_evidence
 from ckptdiff.api.common import StrPath, tool
 from ckptdiff.api.exporting import by_engine, calibration, require_engine
-from ckptdiff.errors import CkptdiffError, RootError, UsageError
+from ckptdiff.api.verifying import verifier
+from ckptdiff.errors import RootError, UsageError
 from ckptdiff.events import CancelToken, Sink, silent
 from ckptdiff.formats.checkpoint import read_checkpoint
 from ckptdiff.formats.manifests import COVERAGE_SUFFIX, MANIFEST_DIR, parse_coverage
@@ -28,7 +28,7 @@ from ckptdiff.jobs import exporting
 from ckptdiff.jobs.composing import carry_out
 from ckptdiff.jobs.export_planning import ExportJob
 from ckptdiff.jobs.hashing import Hashing
-from ckptdiff.jobs.placing import How, Verify
+from ckptdiff.jobs.placing import How
 from ckptdiff.jobs.planning import Job, Wish, broken, plan_scheme, unusable
 from ckptdiff.jobs.reading import read_one, read_sweep
 from ckptdiff.jobs.staging import finish_interrupted
@@ -36,7 +36,7 @@ from ckptdiff.records.checkpoint import BaselineManifest
 from ckptdiff.records.evidence import SchemeEvidence
 from ckptdiff.records.export import ExportOptions
 from ckptdiff.records.plan import PLAN_SCHEMA, Engine, PlanReport
-from ckptdiff.sources.cache import Cache
+from ckptdiff.sources.cache import Cache, RunCache
 from ckptdiff.sources.local import Unreadable, read_document
 
 
@@ -97,7 +97,7 @@ def plan_reexport(
         target = _target(path, out, in_place=in_place)
         if out is not None:
             sources = [path, *(Path(donor.checkpoint.path) for donor in given)]
-            _require_outside(target, path, [*sources, *there.base_paths])
+            require_outside(target, path, [*sources, *there.base_paths])
         wish = Wish(
             name=target.name,
             target=target,
@@ -147,7 +147,7 @@ def plan_sweep(
             "It needs sensitivity_ranking, or ranks in layer_sensitivity.",
         )
     chosen = [*(_evidence(Path(donor)) for donor in donors), source]
-    _require_outside(
+    require_outside(
         Path(out) / path.name,
         path,
         [*(Path(donor.checkpoint.path) for donor in chosen), *there.base_paths],
@@ -190,8 +190,9 @@ def execute(
         raise UsageError("not every plan can be carried out", "The plans say what is missing.")
     base = next((job.plan.base for job in planned.jobs), None)
 
-    verify = verifier(base, jobs, sink, cancel)
-    hashing = Hashing(Cache() if cache else None, rehash=False, scan=False, jobs=jobs)
+    remembered = Cache() if cache else RunCache()
+    verify = verifier(base, remembered, jobs, sink, cancel)
+    hashing = Hashing(remembered, jobs=jobs)
     how = How(tool(), verify, hashing, jobs, sink, cancel, None if log is None else Path(log))
     composed = [job for job in planned.jobs if isinstance(job, Job)]
     exports = [job for job in planned.jobs if isinstance(job, ExportJob)]
@@ -200,36 +201,6 @@ def execute(
     found = {outcome.target: outcome for outcome in outcomes}
     ordered = tuple(found[job.plan.target] for job in planned.jobs)
     return replace(planned.report, outcomes=ordered)
-
-
-def verifier(base: str | None, jobs: int | None, sink: Sink, cancel: CancelToken) -> Verify:
-    """What judges a finished directory before it gets its name: `check --deep`."""
-    return partial(_verified, base=base, jobs=jobs, sink=sink, cancel=cancel)
-
-
-def _verified(
-    folder: Path, base: str | None, jobs: int | None, sink: Sink, cancel: CancelToken
-) -> str | None:
-    """The fingerprint of a finished directory, which the rules find nothing wrong with."""
-    from ckptdiff.api.checking import check
-
-    report = check(folder, base=base, deep=True, cache=False, jobs=jobs, sink=sink, cancel=cancel)
-    errors = [finding for finding in report.findings if finding.severity == "error"]
-    if errors:
-        raise CkptdiffError(
-            f"what was written does not pass: {errors[0].code} {errors[0].message}"
-            + (f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""),
-            "Nothing was changed. `ckptdiff check --deep` on what is repaired, donors and base "
-            "tells more.",
-        )
-    if report.unread:
-        unread = report.unread[0]
-        raise CkptdiffError(
-            f"what was written could not be read back: {unread.path}: {unread.reason}",
-            "Nothing was changed. Run this again.",
-        )
-    (row,) = report.schemes
-    return row.fingerprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,7 +330,7 @@ def _require_free(target: Path) -> None:
         raise UsageError(f"{target.parent} is no directory", "Name another --out.")
 
 
-def _require_outside(target: Path, path: Path, sources: Sequence[Path]) -> None:
+def require_outside(target: Path, path: Path, sources: Sequence[Path]) -> None:
     """Nothing is written into a source, unless `path` lies in it too: a base may have its
     schemes in its own directory."""
     for source in (source.resolve() for source in sources):

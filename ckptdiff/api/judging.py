@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from ckptdiff.analysis import summary
@@ -15,7 +16,7 @@ from ckptdiff.jobs.reading import read_sweep, relative_id
 from ckptdiff.records.checkpoint import Unread
 from ckptdiff.records.evidence import Evidence
 from ckptdiff.records.finding import Severity, Skip
-from ckptdiff.records.report import CHECK_SCHEMA, CheckReport, IgnoredFinding
+from ckptdiff.records.report import CHECK_SCHEMA, CheckReport, IdentityRow, IgnoredFinding
 from ckptdiff.records.request import Request
 from ckptdiff.records.sweep import Sweep
 from ckptdiff.rules.base import Rule
@@ -30,6 +31,7 @@ def judged(
     store: Cache | None,
     rehash: bool,
     jobs: int | None,
+    on_identity: Callable[[tuple[IdentityRow, ...]], None] | None = None,
     sink: Sink,
     cancel: CancelToken,
 ) -> CheckReport:
@@ -52,7 +54,14 @@ def judged(
     # The base's tensors are read only when a rule compares them.
     compare = request.deep or any({"hashes", "base"} <= set(rule.needs) for rule in rules)
     evidence, lost = look(
-        sweep, how, compare=compare, deep=request.deep, jobs=jobs, sink=sink, cancel=cancel
+        sweep,
+        how,
+        compare=compare,
+        deep=request.deep,
+        jobs=jobs,
+        on_identity=on_identity and (lambda groups: on_identity(summary.identity_rows(groups))),
+        sink=sink,
+        cancel=cancel,
     )
     findings, skips = judge(evidence, rules, cancel)
     kept, ignored = set_aside(summary.sort_findings(findings), request.ignore)
@@ -76,7 +85,7 @@ def judged(
             all_rules=len(rules) == len(_running(RULES, request)),
         ),
         schemes=summary.scheme_rows(evidence, kept),
-        identity=summary.identity_rows(evidence),
+        identity=summary.identity_rows(evidence.identity),
         findings=kept,
         skipped=skips,
         ignored=tuple(IgnoredFinding.of(finding, reason) for finding, reason in ignored),

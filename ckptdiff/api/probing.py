@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 from ckptdiff.analysis import probing as summing
 from ckptdiff.analysis.evidence import scheme_evidence
 from ckptdiff.api.common import StrPath, read, tool
-from ckptdiff.errors import BaseError, UsageError
+from ckptdiff.errors import BaseError, CapabilityError, UsageError
 from ckptdiff.events import CancelToken, Sink, silent
 from ckptdiff.formats.prompts import DEFAULT_SOURCE, default_prompts, read_prompts
 from ckptdiff.jobs.children import require
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+_DEVICE = re.compile(r"cpu|cuda(:\d{1,3})?")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
@@ -74,7 +76,7 @@ def probe(
     has no base, `CapabilityError` when an extra, a GPU or memory is missing, `ChildError` when
     the child fails, `Cancelled`. A scheme that cannot be computed is in `unread`.
     """
-    _require_known(dtype, activations, raw, limit, max_length, batch_size)
+    _require_known(device, dtype, activations, raw, limit, max_length, batch_size)
     require(PROGRAM)
     cancel = cancel or CancelToken()
     first, rest, unread = _subjects(reference, others, sweep, base, sink, cancel)
@@ -116,9 +118,28 @@ def probe(
     return report(run, notes, unread)
 
 
+def probe_needs() -> str | None:
+    """What has to be installed before a probe can run here, None when nothing has."""
+    try:
+        require(PROGRAM)
+    except CapabilityError as error:
+        return f"{error.message}: {error.next_step}"
+    return None
+
+
 def _require_known(
-    dtype: str, activations: str, raw: bool, limit: int | None, length: int | None, rows: int | None
+    device: str,
+    dtype: str,
+    activations: str,
+    raw: bool,
+    limit: int | None,
+    length: int | None,
+    rows: int | None,
 ) -> None:
+    if device != "auto" and not all(map(_DEVICE.fullmatch, device.split(","))):
+        raise UsageError(
+            f"there is no device {device!r}", "Known are auto, cpu, cuda and cuda:0,cuda:1."
+        )
     if dtype not in DTYPES:
         raise UsageError(f"dtype is {dtype!r}", f"Known are {', '.join(DTYPES)}.")
     if activations not in ("off", "static"):

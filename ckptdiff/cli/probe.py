@@ -10,6 +10,7 @@ from ckptdiff import api
 from ckptdiff.cli.options import PATH, progress_option
 from ckptdiff.cli.output import format_of, use_color, write_file, write_stdout
 from ckptdiff.cli.progress import progress_sink
+from ckptdiff.errors import UsageError
 
 FORMATS = ("text", "json", "markdown", "svg")
 SUFFIXES: dict[str, api.Format] = {
@@ -91,6 +92,10 @@ def command(
     files = [(path, format_of(path, SUFFIXES)) for path in output]
     for path in (*(path for path, _ in files), *([log] if log else [])):
         api.refuse_inside(path)
+        if not path.absolute().parent.is_dir():  # said now, not after hours
+            raise UsageError(
+                f"{path.parent} is no directory", f"Make it, or put {path.name} elsewhere."
+            )
     report = api.probe(
         reference,
         others,

@@ -38,32 +38,35 @@ class _Line:
         self.total: int | None = None
         self.unit = ""
         self.done = 0
-        self.started = self.shown = 0.0
+        self.began = self.started = self.shown = 0.0
         self.visible = False
 
     def __call__(self, event: Event) -> None:
         now = time.monotonic()
         match event:
             case Started(_, total, unit):
-                self.total, self.unit, self.done = total, unit, 0
-                self.started = self.shown = now
+                self.total, self.unit, self.done, self.started = total, unit, 0, now
+                # Each of many short stages is over soon, and all of them together are not.
+                self.began = self.began or now
             case Advanced(stage, amount, item):
                 self.done += amount
-                if now - self.started > _PATIENCE and now - self.shown > _INTERVAL:
+                if now - self.began > _PATIENCE and now - self.shown > _INTERVAL:
                     self.shown = now
                     self._show(stage, item, now - self.started)
             case Finished():
+                # What goes on now is the stage around this one, if any, and how far is not known.
+                self.total, self.done, self.started = None, 0, now
                 if self.visible:
                     narrate("\r\x1b[K")
                     self.visible = False
 
     def _show(self, stage: str, item: str, seconds: float) -> None:
         rate = self.done / seconds if seconds else 0.0
-        amount, pace = f"{self.done:,} {self.unit}", f"{rate:,.0f} {self.unit}/s"
+        amount, pace = f"{self.done:,} {self.unit}", f"{rate:,.{rate < 10:d}f} {self.unit}/s"
         if self.unit == "bytes":
             amount, pace = human_bytes(self.done), f"{human_bytes(rate)}/s"
-        text = f"{stage}: {amount}"
-        if self.total:
+        text = f"{stage}: {amount}" if self.done else f"{stage}: {seconds:.0f} s"
+        if self.total and self.done:
             left = (self.total - self.done) / rate if rate else 0.0
             whole = human_bytes(self.total) if self.unit == "bytes" else f"{self.total:,}"
             text = f"{stage}: {amount} of {whole}, {self.done / self.total:.0%}, {pace}"

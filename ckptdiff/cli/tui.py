@@ -25,7 +25,7 @@ from ckptdiff.errors import CapabilityError, RootError, UsageError
 )
 @click.option("--serve", is_flag=True, help="Serve it to a browser on this machine, read-only.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Of --serve. 0: any free.")
-@click.option("--allow-write", is_flag=True, help="With --serve: let the browser export, too.")
+@click.option("--allow-write", is_flag=True, help="With --serve: let the browser write, too.")
 def command(
     root: Path,
     base: Path | None,

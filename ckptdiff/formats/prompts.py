@@ -64,9 +64,17 @@ def _prompt(path: Path, number: int, line: str) -> Prompt:
         raise _odd(path, number, "has a value of another type")
     if bool(text.strip()) == bool(messages):
         raise _odd(path, number, "has neither text nor messages, or both")
+    if not all(map(_is_said, messages)):
+        raise _odd(path, number, "has a message without role or content")
     if messages and images and not _named(messages):
         raise _odd(path, number, 'has images that no message names by {"type": "image"}')
     return Prompt(text, tuple(messages), tuple(str(path.parent / image) for image in images))
+
+
+def _is_said(message: Mapping[str, Any]) -> bool:
+    """Whether there is something for a chat template, which makes nothing of what is missing."""
+    said = isinstance(message.get("content"), str | list) or "tool_calls" in message
+    return said and isinstance(message.get("role"), str)
 
 
 def _named(messages: list[Mapping[str, Any]]) -> bool:

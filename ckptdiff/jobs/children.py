@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -38,6 +39,8 @@ Message = Mapping[str, Any]
 # A child that was asked to stop is given this long before it is made to.
 _GRACE_SECONDS = 0.5
 _POLL_SECONDS = 0.05
+# A child that is busy elsewhere, importing or solving, cannot speak: then we say that it runs.
+_PULSE_SECONDS = 0.5
 _READ_BYTES = 1 << 16
 _LOG_LINES = 8
 _EVENTS: Mapping[str, type[Event]] = {"started": Started, "advanced": Advanced,
@@ -85,7 +88,7 @@ class Child:
                 self._process = subprocess.Popen(
                     [sys.executable, "-P", "-m", program.module, str(theirs)],
                     cwd=self._directory,
-                    env=_environment(program),
+                    env=_environment(program, self._directory),
                     stdin=subprocess.PIPE,
                     stdout=output,
                     stderr=subprocess.STDOUT,
@@ -126,25 +129,29 @@ class Child:
         self._outbox.put(json.dumps(message).encode() + b"\n")
 
     def messages(self, sink: Sink, cancel: CancelToken) -> Iterator[Message]:
-        """What the child says until it has ended; its progress goes to `sink`.
+        """What the child says until it is done; its progress goes to `sink`, and twice a second
+        of silence that its stage goes on, by nothing.
 
         Raises `Cancelled` within a second of the request, the error that the child ended
         with, and `ChildError` when it ended without saying why.
         """
-        done = False
+        pulse = _Pulse(sink)
         for message in self._lines(cancel):
+            if message is None:
+                pulse.beat()
+                continue
             kind = message["kind"]
             if kind in _EVENTS:
-                sink(_EVENTS[kind](**{k: v for k, v in message.items() if k != "kind"}))
+                pulse.pass_on(_EVENTS[kind](**{k: v for k, v in message.items() if k != "kind"}))
             elif kind == "error":
                 raise self._error(message)
             elif kind == "done":
-                done = True
+                return  # torch takes seconds to take itself down: nobody waits for that
             else:
                 yield message
-        code = self._process.wait()
-        if code or not done:
-            raise ChildError(f"{self._program.title} {_ending(code)}", self._last_words())
+        raise ChildError(
+            f"{self._program.title} {_ending(self._process.wait())}", self._last_words()
+        )
 
     def _write(self) -> None:
         pipe = self._process.stdin
@@ -154,13 +161,15 @@ class Child:
                 pipe.write(line)
                 pipe.flush()
 
-    def _lines(self, cancel: CancelToken) -> Iterator[Message]:
+    def _lines(self, cancel: CancelToken) -> Iterator[Message | None]:
+        """Messages as they come; None whenever there was none for a moment."""
         rest = b""
         ready = select.poll()
         ready.register(self._events, select.POLLIN)
         while True:
             cancel.raise_if_cancelled()
             if not ready.poll(1000 * _POLL_SECONDS):
+                yield None
                 continue
             part = os.read(self._events, _READ_BYTES)
             if not part:
@@ -178,10 +187,14 @@ class Child:
 
     def _last_words(self) -> str:
         """The end of the log, and where the rest of it is."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_GRACE_SECONDS)  # a traceback comes after the message
         try:
-            lines = self._log.read_text("utf-8", "replace").splitlines()[-_LOG_LINES:]
+            text = self._log.read_text("utf-8", "replace").rstrip()
         except OSError:
-            lines = []
+            text = ""
+        # Of a bar that was written over and over, what stood there in the end.
+        lines = [line.rpartition("\r")[2] for line in text.split("\n")[-_LOG_LINES:] if line]
         return "\n".join([*lines, f"Its output is in {self._log}."])
 
     def _stop(self) -> None:
@@ -211,6 +224,30 @@ class Child:
             self._log.unlink(missing_ok=True)
 
 
+class _Pulse:
+    """Events on their way to a sink, and a sign of life of the innermost stage between them."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._stages: list[str] = []
+        self._said = time.monotonic()
+
+    def pass_on(self, event: Event) -> None:
+        if isinstance(event, Started):
+            self._stages.append(event.stage)
+        elif isinstance(event, Finished) and event.stage in self._stages:
+            self._stages.remove(event.stage)
+        self._say(event)
+
+    def beat(self) -> None:
+        if self._stages and time.monotonic() - self._said >= _PULSE_SECONDS:
+            self._say(Advanced(self._stages[-1], 0))
+
+    def _say(self, event: Event) -> None:
+        self._sink(event)
+        self._said = time.monotonic()
+
+
 def _opened(log: Path) -> BinaryIO:
     try:
         return log.open("wb")
@@ -228,8 +265,9 @@ def _log_path(log: Path | None) -> Path:
     return Path(name)
 
 
-def _environment(program: Program) -> dict[str, str]:
-    """Ours, with nothing relative on the path, and this package where the child finds it."""
+def _environment(program: Program, directory: str) -> dict[str, str]:
+    """Ours, with nothing relative on the path, and this package where the child finds it. What
+    transformers copies of a model's own code goes to the child's directory, and with it."""
     paths: Sequence[str] = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     home = str(Path(ckptdiff.__file__).parents[1])
     absolute = [str(Path(path).absolute()) for path in paths if path]
@@ -237,6 +275,7 @@ def _environment(program: Program) -> dict[str, str]:
         **os.environ,
         "PYTHONPATH": os.pathsep.join([*absolute, home]),
         "PYTHONUNBUFFERED": "1",
+        "HF_MODULES_CACHE": str(Path(directory, "modules")),
         **program.environment,
     }
 

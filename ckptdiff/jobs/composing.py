@@ -8,6 +8,7 @@ that the caller hands in, because rules are not known here.
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -21,6 +22,7 @@ from ckptdiff.errors import CkptdiffError, UsageError
 from ckptdiff.formats.names import keys_of
 from ckptdiff.jobs.copying import write_shards
 from ckptdiff.jobs.hashing import digest_shards
+from ckptdiff.jobs.outcomes import Memory
 from ckptdiff.jobs.placing import NOTHING, Filled, How, copy_file, sync_tree, write_all, write_file
 from ckptdiff.jobs.planning import PROVENANCE, Job
 from ckptdiff.jobs.proving import prove
@@ -41,8 +43,10 @@ def carry_out(jobs: Sequence[Job], how: How) -> tuple[Outcome, ...]:
     todo = [(job.plan, job.composition) for job in jobs if job.composition is not None]
     if len(todo) < len(jobs):
         raise UsageError("not every plan can be carried out", "The plans say what is missing.")
-    proofs = _proven([composition for _, composition in todo], how)
+    since = time.time_ns()
     hashed = _hashed([composition for _, composition in todo], how)
+    memory = Memory(how.hashing.cache, since)
+    proofs = _proven([composition for _, composition in todo], hashed, memory, how)
     return write_all(
         [(plan, partial(_whole, plan, parts, proofs, hashed, how)) for plan, parts in todo], how
     )
@@ -97,19 +101,31 @@ def _fill(
     )
 
 
-def _proven(compositions: Sequence[Composition], how: How) -> dict[str, Mapping[str, Proof]]:
+def _proven(
+    compositions: Sequence[Composition],
+    hashed: Mapping[str, SchemeEvidence],
+    memory: Memory,
+    how: How,
+) -> dict[str, Mapping[str, Proof]]:
     """Proofs of all that donors supply, by the donor's path. Raises `UsageError` when one is
     not what base gives, or could not be looked at."""
     wanted: dict[str, set[str]] = defaultdict(set)
-    donors: dict[str, tuple[SchemeEvidence, SchemeEvidence]] = {}
+    bases: dict[str, str] = {}
     for composition in compositions:
         for donor, keys in composition.donated:
             wanted[donor.checkpoint.path] |= keys
-            donors[donor.checkpoint.path] = (donor, composition.base)
+            bases[donor.checkpoint.path] = composition.base.checkpoint.path
     proofs = {}
-    for path, (donor, base) in donors.items():
+    for path, base in bases.items():
+        donor = hashed[path]
         found = prove(
-            donor, base, keys=wanted[path], jobs=how.jobs, sink=how.sink, cancel=how.cancel
+            donor,
+            hashed[base],
+            keys=wanted[path],
+            jobs=how.jobs,
+            sink=how.sink,
+            cancel=how.cancel,
+            memory=memory,
         )
         bad = [(proof, why) for proof in found.values() if (why := _doubt(proof))]
         if bad:

@@ -25,7 +25,7 @@ from ckptdiff.analysis.hashing.spans import SpanHasher
 from ckptdiff.analysis.spreading import Watch, spread
 from ckptdiff.analysis.tensors import TensorReader, read_into
 from ckptdiff.events import CancelToken, Sink
-from ckptdiff.quant.arrays import STORED, Array, Rows, Scales
+from ckptdiff.quant.arrays import STORED, Array, Rows, Scales, threads_for_arithmetic
 from ckptdiff.quant.dialects import Dialect
 from ckptdiff.quant.registry import ClosedForm, closed_form, requantised
 from ckptdiff.records.checkpoint import Shard
@@ -65,7 +65,8 @@ def write_shards(
     """
     sources = [piece.source for shard in shards for piece in shard.pieces]
     # Threads that only copy into one file wait for each other: they help where arithmetic is.
-    threads = jobs if any(not isinstance(source, Stored) for source in sources) else 1
+    computed = any(not isinstance(source, Stored) for source in sources)
+    threads = threads_for_arithmetic(jobs) if computed else 1
     with ExitStack() as stack:
         reader = stack.enter_context(TensorReader())
         files = [stack.enter_context(_created(folder / shard.name)) for shard in shards]

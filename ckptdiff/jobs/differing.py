@@ -7,13 +7,10 @@ a difference means, and how it is told, belongs to `analysis`.
 from __future__ import annotations
 
 import math
-import os
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
-
-import numpy as np
 
 from ckptdiff.analysis.codes import CodeSums
 from ckptdiff.analysis.differing.deltas import Cause, Outcome
@@ -22,7 +19,7 @@ from ckptdiff.analysis.differing.operands import OpenPair, Workspace, compared, 
 from ckptdiff.analysis.differing.pairs import Operand, Pair
 from ckptdiff.analysis.tensors import TensorReader
 from ckptdiff.events import Advanced, CancelToken, Finished, Sink, Started, silent
-from ckptdiff.quant.arrays import MisfitError
+from ckptdiff.quant.arrays import MisfitError, threads_for_arithmetic
 from ckptdiff.records.checkpoint import Shard, Tensor
 from ckptdiff.records.evidence import SchemeEvidence
 from ckptdiff.records.layout import Suffix
@@ -32,7 +29,6 @@ STAGE = "compare"
 REPORT_SECONDS = 0.05
 # Elements that one task goes through: long enough to hide what a task costs.
 _SPAN = 1 << 21
-_KEPT = 1 << 24
 # Elements that are worked on in float64 at once, which takes less than a second pass.
 _SMALL = 1 << 12
 # What a tensor can do to its reader, by its header or by its bytes.
@@ -234,7 +230,7 @@ class _Run:
         threads = [
             # A daemon: even `start` has a lock that an interrupt can leave locked.
             threading.Thread(target=self._work, args=(tasks,), name="ckptdiff-diff", daemon=True)
-            for _ in range(min(jobs or os.cpu_count() or 1, most))
+            for _ in range(min(threads_for_arithmetic(jobs), most))
         ]
         try:
             for thread in threads:
@@ -278,9 +274,6 @@ class _Run:
 
     def _work(self, tasks: Iterator[_Task]) -> None:
         room = Workspace()
-        # Freeing a block of this size teaches glibc to keep smaller ones for the next chunk: it
-        # would return them to the kernel each time, and zeroing takes longer than the work.
-        np.empty(_KEPT, np.uint8)
         try:
             while not self.stop.cancelled:
                 with self.lock:

@@ -20,9 +20,9 @@ from ckptdiff.jobs.children import Child, Program, require
 from ckptdiff.jobs.export_planning import ExportJob
 from ckptdiff.jobs.placing import Filled, How, copy_file, sync_tree, write_all, write_file
 from ckptdiff.jobs.planning import PROVENANCE
+from ckptdiff.jobs.resuming import inputs_of
 from ckptdiff.records.export import ExportOrder, ExportResult
-from ckptdiff.records.plan import Outcome, Plan
-from ckptdiff.records.report import Tool
+from ckptdiff.records.plan import Outcome
 
 PROGRAM = Program(
     module="ckptdiff.runtime.export",
@@ -54,6 +54,7 @@ def carry_out(jobs: Sequence[ExportJob], how: How) -> tuple[Outcome, ...]:
 
 def _fill(job: ExportJob, order: ExportOrder, how: How, folder: Path) -> Filled:
     """The export and all that goes with it, judged."""
+    base, inputs = inputs_of(order, how.hashing, how.sink, how.cancel)
     result = export_into(replace(order, target=str(folder)), how)
     _settle(folder)
     for name, path in job.copies.items():
@@ -62,8 +63,18 @@ def _fill(job: ExportJob, order: ExportOrder, how: How, folder: Path) -> Filled:
     for name, content in job.documents.items():
         write_file(folder / name, content)
     fingerprint = how.verify(folder)
-    provenance = _provenance(job.plan, order, result, fingerprint, how.tool)
-    write_file(folder / PROVENANCE, provenance)
+    provenance = {
+        "schema": "ckptdiff.provenance/1",
+        "tool": asdict(how.tool),
+        "engine": job.plan.engine,
+        "scheme": job.plan.scheme,
+        "algorithm": job.plan.algorithm,
+        "fingerprint": fingerprint,
+        "base": {"name": Path(order.base).name, "fingerprint": base},
+        "inputs": inputs,
+        **_described(order, result),
+    }
+    write_file(folder / PROVENANCE, (json.dumps(provenance, indent=2) + "\n").encode("ascii"))
     sync_tree(folder)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return Filled(fingerprint, size, result.notes, result.seconds)
@@ -75,7 +86,7 @@ def export_into(order: ExportOrder, how: How) -> ExportResult:
     Raises `ChildError` with the end of its log, or the error that it ended with.
     """
     found: ExportResult | None = None
-    with Child(PROGRAM) as child:
+    with Child(PROGRAM, log=how.log) as child:
         # The child has a working directory of its own.
         base, target = str(Path(order.base).absolute()), str(Path(order.target).absolute())
         child.send(asdict(replace(order, base=base, target=target)))
@@ -98,20 +109,11 @@ def _settle(folder: Path) -> None:
                 os.fsync(file.fileno())
 
 
-def _provenance(
-    plan: Plan, order: ExportOrder, result: ExportResult, fingerprint: str | None, tool: Tool
-) -> bytes:
+def _described(order: ExportOrder, result: ExportResult) -> dict[str, Any]:
     """What the export was made by; no clock and no path, so that the same inputs give the same
     bytes on one machine."""
     calibration = order.calibration
     document: dict[str, Any] = {
-        "schema": "ckptdiff.provenance/1",
-        "tool": {"name": tool.name, "version": tool.version},
-        "engine": plan.engine,
-        "scheme": plan.scheme,
-        "algorithm": plan.algorithm,
-        "fingerprint": fingerprint,
-        "base": {"name": Path(order.base).name},
         "producer": result.producer,
         "device": result.device,
         "presets": [preset.name for preset in order.presets],
@@ -129,4 +131,4 @@ def _provenance(
             "asked_bits": order.bits,
             "bits": result.bits,
         }
-    return (json.dumps(document, indent=2) + "\n").encode("ascii")
+    return document

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ckptdiff.events import Advanced, CancelToken, Finished, Sink, Started
@@ -26,24 +26,44 @@ class Hashing:
 
 
 def digest_shards(
-    shards: Sequence[Shard], how: Hashing, *, sink: Sink, cancel: CancelToken
+    shards: Sequence[Shard],
+    how: Hashing,
+    *,
+    on_shard: Callable[[str, ShardDigests], None] | None = None,
+    sink: Sink,
+    cancel: CancelToken,
 ) -> Mapping[str, ShardDigests]:
-    """The digests of `shards` by path, remembered or read now.
+    """The digests of `shards` by path, remembered or read now; `on_shard` hears of each as soon
+    as it is known, in any thread.
 
     Raises `Cancelled`; what cannot be read is `ShardDigests.unread`.
     """
     known: dict[str, ShardDigests] = {}
     if how.cache is not None and not how.rehash:
         known = recall(how.cache, shards)
+    if on_shard is not None:
+        for path, digests in known.items():
+            on_shard(path, digests)
     strange = [shard for shard in shards if shard.path not in known and shard.header is not None]
     if not strange:
         return known
     # Imported late: it needs numpy, and nothing has to be read when all is remembered.
     from ckptdiff.analysis.hashing.digests import hash_shards
 
-    fresh = hash_shards(strange, scan=how.scan, jobs=how.jobs, sink=sink, cancel=cancel)
-    if how.cache is not None and how.scan:
-        remember(how.cache, strange, fresh)
+    fresh: dict[str, ShardDigests] = {}
+
+    def heard(path: str, digests: ShardDigests) -> None:
+        fresh[path] = digests
+        if on_shard is not None:
+            on_shard(path, digests)
+
+    try:
+        fresh |= hash_shards(
+            strange, scan=how.scan, jobs=how.jobs, on_shard=heard, sink=sink, cancel=cancel
+        )
+    finally:  # whoever stops half-way goes on from there the next time
+        if how.cache is not None and how.scan:
+            remember(how.cache, strange, fresh)
     return {**known, **fresh}
 
 

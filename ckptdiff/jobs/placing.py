@@ -30,7 +30,9 @@ _PART_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class How:
-    """What a run needs: `hashing` for the fingerprints of sources, the number of threads."""
+    """What a run needs: `hashing` for the fingerprints of sources, the number of threads.
+
+    `log` takes what a child prints; with None that is kept only when the child fails."""
 
     tool: Tool
     verify: Verify
@@ -38,6 +40,7 @@ class How:
     jobs: int | None
     sink: Sink
     cancel: CancelToken
+    log: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,14 @@ from threading import Thread
 from typing import Any
 
 from ckptdiff.analysis.probing import noise_row
-from ckptdiff.errors import Cancelled
+from ckptdiff.errors import Cancelled, UsageError
 from ckptdiff.events import CancelToken, Sink, silent
 from ckptdiff.jobs.children import Child, Message, Program
 from ckptdiff.jobs.hashing import Hashing, digest_shards
-from ckptdiff.records.checkpoint import Checkpoint, Shard
+from ckptdiff.records.checkpoint import Checkpoint, FileIdentity, Shard
 from ckptdiff.records.digests import ShardDigests
 from ckptdiff.records.probe import NoiseRow, Prompt, Scores
+from ckptdiff.sources.local import identity_of
 
 PROGRAM = Program(
     module="ckptdiff.runtime.probe",
@@ -108,7 +109,34 @@ def run_probe(
         finally:
             hashing.cancel()
             feeder.join()
+    _drop_changed(found, reference, others)
     return found
+
+
+def _drop_changed(found: ProbeRun, reference: Checkpoint, others: Sequence[Checkpoint]) -> None:
+    """Numbers of files that are not those any more whose headers were read are of nothing."""
+    if _changed(reference):
+        raise UsageError(
+            f"{reference.path} changed while it was probed",
+            "Run this again when nothing writes to it.",
+        )
+    changed = {other.id for other in others if _changed(other)}
+    for other in others:
+        if other.id in changed or found.same.get(other.id) in changed:
+            for kept in (found.scores, found.perplexity, found.same):
+                kept.pop(other.id, None)
+            found.failed.setdefault(other.id, "it changed while it was probed")
+
+
+def _changed(checkpoint: Checkpoint) -> bool:
+    return any(_identity(shard.path) != shard.identity for shard in checkpoint.shards)
+
+
+def _identity(path: str) -> FileIdentity | None:
+    try:
+        return identity_of(Path(path).stat())
+    except OSError:
+        return None
 
 
 def _feed(

@@ -18,7 +18,7 @@ from ckptdiff.analysis.spreading import Watch, spread
 from ckptdiff.analysis.tensors import TensorReader
 from ckptdiff.events import CancelToken, Sink
 from ckptdiff.jobs.outcomes import Memory
-from ckptdiff.quant.arrays import F32, Array, MisfitError, Rows
+from ckptdiff.quant.arrays import F32, Array, MisfitError, Rows, threads_for_arithmetic
 from ckptdiff.records.checkpoint import Shard, Unread
 from ckptdiff.records.evidence import SchemeEvidence
 from ckptdiff.records.proof import Outcome, Proof
@@ -40,10 +40,11 @@ def prove(
     """What recomputing the quantized modules of `scheme` from `base` shows, by module key.
 
     `keys` are the modules to look at (None: all that are quantized); `jobs` the number of
-    threads. Weights are read in parts; memory is flat, but for their scales. What cannot be
-    looked at is "unknown" with its reason, and where that is because bytes could not be read,
-    or changed while they were, the proof names them as `unread`. Outcomes are remembered in
-    `memory` by the digests of all that they depend on, where those are known.
+    threads (None: as many as help). Weights are read in parts; memory is flat, but for their
+    scales. What cannot be looked at is "unknown" with its reason, and where that is because
+    bytes could not be read, or changed while they were, the proof names them as `unread`.
+    Outcomes are remembered in `memory` by the digests of all that they depend on, where those
+    are known.
 
     Raises `Cancelled` when `cancel` is set.
     """
@@ -72,7 +73,7 @@ def prove(
                 partial(work.prove, reader),
                 stage=STAGE,
                 total=sum(work.nbytes(case) for group in tasks.values() for case in group),
-                jobs=jobs,
+                jobs=threads_for_arithmetic(jobs),
                 sink=sink,
                 cancel=cancel,
             )

@@ -106,6 +106,14 @@ class Place:
             ) from error
         sync_directory(self.target.parent)
 
+    def remove(self) -> None:
+        """Remove the target, under a name first that the next run clears away: no part of it
+        is ever taken for the whole."""
+        prefix = f".{self.target.name}.ckptdiff-"
+        left = Path(tempfile.mkdtemp(prefix=prefix, dir=self.target.parent))
+        self.target.rename(left)
+        shutil.rmtree(left)
+
     def replace(self, folder: Path) -> Path:
         """Put a complete directory in the place of the target; gives where that went."""
         aside = self._free_name()

@@ -117,7 +117,8 @@ class DiffTotal:
 @dataclass(frozen=True, slots=True)
 class GroupDelta:
     """The error over all compared weights of one kind of module ("q_proj") or one layer.
-    `tensors` counts all its tensors, `changed` those that are not the same."""
+    `tensors` counts all its tensors, `changed` those that differ, "unread" not being among
+    them."""
 
     name: str
     tensors: int
@@ -132,9 +133,9 @@ class DiffReport:
     """The whole comparison of `b` with `a`.
 
     `histogram` counts compared elements by the decade of their absolute error: [(log10 of the
-    lower edge, count)]; exact zeros are not in it, and where most of many elements differ it
-    is an estimate from a part of them. `tensors` are the rows that were asked for,
-    `left_out` counts those beyond the limit.
+    lower edge, count)]; exact zeros are not in it, and where many elements of a large tensor
+    differ it is an estimate from a part of them, the largest being among these. `tensors` are
+    the rows that were asked for, `left_out` counts those beyond the limit.
     """
 
     schema: str

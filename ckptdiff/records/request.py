@@ -18,11 +18,11 @@ class Request:
     root: str
     base: str | None
     base_found_by: str
-    hashes: bool
-    deep: bool
-    select: tuple[str, ...]
-    ignore: tuple[Ignore, ...]
-    fail_on: FailOn
-    require: tuple[str, ...]
-    expect: int | None
-    config: str | None
+    hashes: bool = True
+    deep: bool = False
+    select: tuple[str, ...] = ()
+    ignore: tuple[Ignore, ...] = ()
+    fail_on: FailOn = "error"
+    require: tuple[str, ...] = ()
+    expect: int | None = None
+    config: str | None = None

@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import get_args
 
-from ckptdiff.records.delta import DiffReport, DiffTotal, GroupDelta, Number, Side, TensorDelta
+from ckptdiff.records.delta import (
+    DeltaStatus,
+    DiffReport,
+    DiffTotal,
+    GroupDelta,
+    Number,
+    Side,
+    TensorDelta,
+)
 from ckptdiff.report.escape import fit, printable, width
 from ckptdiff.report.lines import COLUMNS, unread_lines, wrap
 from ckptdiff.report.style import paint
@@ -53,7 +62,7 @@ def _lines(report: DiffReport, color: bool) -> Iterator[str]:
         yield from _listed(head, [row for row in report.tensors if row.status == status], color)
     if not report.tensors and not report.left_out and report.total.tensors > report.total.same:
         yield ""
-        yield "no tensor has a status that --only asks for"
+        yield from wrap(f"no tensor has a status that --only asks for; {_statuses(report)}", "")
     if report.left_out:
         yield ""
         yield f"… {report.left_out:,} more tensors; --limit shows more of them"
@@ -74,6 +83,12 @@ def _counts(total: DiffTotal) -> str:
     ]
     said = ", ".join(f"{count:,} {what}" for count, what in parts if count)
     return f"{total.tensors:,} tensors: {said or 'none'}"
+
+
+def _statuses(report: DiffReport) -> str:
+    """Which statuses there are, in the words of --only."""
+    counts = [(name, getattr(report.total, name)) for name in get_args(DeltaStatus)]
+    return "there are " + ", ".join(f"{count:,} {name}" for name, count in counts if count)
 
 
 def _error(total: DiffTotal) -> str:

@@ -18,6 +18,7 @@ from ckptdiff.events import Advanced, CancelToken, Finished, Sink, Started
 from ckptdiff.records.evidence import SchemeEvidence
 from ckptdiff.records.probe import Scores
 from ckptdiff.runtime.activations import Simulation, simulate, use_plain_experts
+from ckptdiff.runtime.child import during
 from ckptdiff.runtime.filling import Arrangement, Filling
 from ckptdiff.runtime.memory import fitting_dtype
 from ckptdiff.runtime.metrics import compare
@@ -78,11 +79,21 @@ class Bench:
         sink: Sink,
     ) -> None:
         self.device = device
-        model = skeleton(path, dtype or torch.float32)
-        self.dtype = fitting_dtype(model, device, dtype)
-        # Building it takes as long as filling it: not twice unless it must be smaller.
-        self._model = model if model.dtype == self.dtype else skeleton(path, self.dtype)
-        allocate(self._model, device)
+        with during(sink, "build", None, "modules"):
+            model = skeleton(path, dtype or torch.float32)
+            self.dtype = fitting_dtype(model, device, dtype)
+            # Building it takes as long as filling it: not twice unless it must be smaller.
+            self._model = model if model.dtype == self.dtype else skeleton(path, self.dtype)
+        try:
+            allocate(self._model, device)
+        except Exception as error:  # the estimate was too low, or others took what was free
+            if not is_out_of_memory(error):
+                raise
+            raise CapabilityError(
+                f"there is too little memory on {device} for the model in "
+                f"{str(self.dtype).removeprefix('torch.')}",
+                "Free some memory, or name another --device or a smaller --dtype.",
+            ) from error
         if static:
             use_plain_experts(self._model)
         self.filling = Filling(self._model)
@@ -110,26 +121,37 @@ class Bench:
 
     def noise(self) -> Noise:
         """What rounding alone does: the reference against itself on a few prompts."""
+        with during(self._sink, "noise", None, "prompts"):
+            return self._noise()
+
+    def _noise(self) -> Noise:
         some = self._spread(_PRECISION_PROMPTS)
         wide = None
         if self.dtype in WIDER:
             groups = batches([self._prompts[n] for n in some], self._rows, self._tokens, self._pad)
-            try:
-                with computed_in(self._model, WIDER[self.dtype]):
-                    wide = self._against_itself(groups, some)
-            except RuntimeError as error:
-                # A model that insists on a dtype somewhere, or no room for a layer.
-                if is_out_of_memory(error) and self.device.type == "cuda":
-                    torch.cuda.empty_cache()
+            with computed_in(self._model, WIDER[self.dtype]):
+                wide = self._where_it_can(groups, some)
         few = self._spread(_BATCHING_PROMPTS)
         rows = {number: len(batch.numbers) for batch in self.batches for number in batch.numbers}
         # Alone, or, where a prompt is alone already, beside itself.
         other = [batch_of(self._prompts, [n] * (1 + (rows[n] == 1)), self._pad) for n in few]
-        return Noise(self._against_itself(other), wide)
+        return Noise(self._where_it_can(other) or (), wide)
 
     def _spread(self, count: int) -> list[int]:
         """At most `count` prompts, spread evenly over all."""
         return sorted({n * len(self._prompts) // count for n in range(count)})
+
+    def _where_it_can(
+        self, again: Sequence[Batch], numbers: Sequence[int] | None = None
+    ) -> tuple[float, ...] | None:
+        """As `_against_itself`; None for a model that insists on a dtype somewhere, and where
+        there is no room."""
+        try:
+            return self._against_itself(again, numbers)
+        except (RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error) and self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            return None
 
     def _against_itself(
         self, again: Sequence[Batch], numbers: Sequence[int] | None = None

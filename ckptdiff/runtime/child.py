@@ -11,12 +11,13 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
 from ckptdiff.errors import CkptdiffError
-from ckptdiff.events import Event
+from ckptdiff.events import Event, Finished, Sink, Started, Unit
 
 Message = dict[str, Any]
 
@@ -54,6 +55,14 @@ class Channel:
                 self._inbox.put(json.loads(line))
         # Nobody is left to hear of a result: end, with whatever was started here.
         os.kill(-os.getpid() if os.getpgrp() == os.getpid() else os.getpid(), signal.SIGKILL)
+
+
+@contextmanager
+def during(sink: Sink, stage: str, total: int | None, unit: Unit) -> Iterator[None]:
+    """A stage from here to the end of the block, so that no time passes unnamed."""
+    sink(Started(stage, total, unit))
+    yield
+    sink(Finished(stage))
 
 
 def serve(program: Callable[[Channel], None]) -> None:

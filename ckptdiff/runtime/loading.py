@@ -102,6 +102,8 @@ def find_device(device: torch.device | str | None) -> torch.device:
         found = torch.device(device)
     except RuntimeError as error:
         raise UsageError(f"there is no device {device}", "Try cpu, cuda or cuda:1.") from error
+    if found.type == "meta":
+        raise UsageError("the device meta holds no weights", "Try cpu, cuda or cuda:1.")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if found.type == "cuda" and (found.index or 0) >= count:
         raise CapabilityError(

@@ -64,12 +64,25 @@ class Encoder:
 
     def encode(self, prompts: Sequence[Prompt]) -> tuple[Encoded, ...]:
         """Raises `UsageError` for a prompt that cannot be encoded, naming it by its number."""
-        vocabulary = self._config.get_text_config().vocab_size
+        text = self._config.get_text_config()
+        vocabulary, longest = text.vocab_size, getattr(text, "max_position_embeddings", None)
         encoded = []
         for number, prompt in enumerate(prompts, 1):
             found = self._images(prompt, number) if prompt.images else self._text(prompt, number)
+            if not found.length and (prompt.text.strip() or prompt.messages):
+                # transformers makes an empty tokenizer where it finds no files of one.
+                raise UsageError(
+                    f"the tokenizer of {self._path} gives no token for prompt {number}",
+                    "Put the base's tokenizer files beside the weights.",
+                )
             if not found.length:
                 raise UsageError(f"prompt {number} has no tokens", "Give it some text.")
+            if longest is not None and found.length > longest:
+                raise UsageError(
+                    f"prompt {number} has {found.length:,} tokens, and the model takes {longest:,}",
+                    f"Cut prompts to {longest} by --max-length, calibration rows by "
+                    "--calib-length; images are never cut.",
+                )
             highest = int(found.sequences["input_ids"].max())
             if highest >= vocabulary:
                 raise UsageError(
@@ -81,11 +94,15 @@ class Encoder:
         return tuple(encoded)
 
     def _text(self, prompt: Prompt, number: int) -> Encoded:
-        if prompt.messages:
-            text = self._templated(prompt, number)
-            ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        else:
-            ids = self.tokenizer(prompt.text)["input_ids"]
+        text = self._templated(prompt, number) if prompt.messages else prompt.text
+        try:
+            ids = self.tokenizer(text, add_special_tokens=not prompt.messages)["input_ids"]
+        except Exception as error:  # such as half a surrogate pair, which is no text
+            raise UsageError(
+                f"the tokenizer of {self._path} does not take prompt {number}: "
+                f"{_first_line(error)}",
+                "Give the prompt as text in UTF-8.",
+            ) from error
         return Encoded({"input_ids": torch.tensor(ids[: self._max_length], dtype=torch.long)})
 
     def _templated(self, prompt: Prompt, number: int) -> str:

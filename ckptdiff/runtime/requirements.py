@@ -1,6 +1,7 @@
 """The packages of the probe extra, asked for before something needs them.
 
-Everything in this package may import torch at its top except `__init__`, `child` and this.
+Everything in this package may import torch at its top except `__init__`, `child`, `probe` and
+this.
 """
 
 from __future__ import annotations

@@ -74,6 +74,12 @@ def read_config(path: Path, trust_remote_code: bool = False) -> PretrainedConfig
             path, trust_remote_code=trust_remote_code, local_files_only=True
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
+        if "trust_remote_code" in str(error):
+            raise UsageError(
+                f"the model in {path} has code of its own, which is not run unasked",
+                "Look at its .py files, then give --trust-remote-code to reexport or sweep, "
+                "trust_remote_code=True to load_model.",
+            ) from error
         raise UsageError(
             f"the model in {path} cannot be built: {str(error).splitlines()[0]}",
             "Check its config.json, and whether this transformers knows the model.",

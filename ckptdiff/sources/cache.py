@@ -96,6 +96,21 @@ class Cache:
         return sqlite3.connect(address, timeout=_TIMEOUT_SECONDS, uri=True)
 
 
+class RunCache(Cache):
+    """A store for this run alone, in memory: what is read again and again is read once."""
+
+    def __init__(self) -> None:
+        self._blobs: dict[bytes, bytes] = {}
+
+    def get(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
+        """The blobs that are there for `keys`."""
+        return {key: self._blobs[key] for key in keys if key in self._blobs}
+
+    def put(self, blobs: Mapping[bytes, bytes]) -> None:
+        """Store `blobs`."""
+        self._blobs.update(blobs)
+
+
 def _seal(key: bytes, blob: bytes) -> bytes:
     """A blob with a check in front: a damaged page must not pass for a result."""
     return xxhash.xxh3_128_digest(key + blob) + blob

@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ckptdiff.tui.state import State
+from ckptdiff.tui import probing
+from ckptdiff.tui.reexports import request_of
+from ckptdiff.tui.state import MODES, Mode, State
 
 if TYPE_CHECKING:
     from ckptdiff.records.finding import Finding
@@ -32,7 +34,8 @@ def no_command(state: State) -> Words | None:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One thing to do. `keys` as Textual spells them; `short` is the footer's word for it."""
+    """One thing to do. `keys` as Textual spells them; `short` is the footer's word for it.
+    `only`: the modes in which its keys mean this, when not in all."""
 
     id: str
     keys: str
@@ -41,6 +44,7 @@ class Action:
     short: str = ""
     why_not: Callable[[State], str | None] = always
     command: Callable[[State], Words | None] = no_command
+    only: tuple[Mode, ...] = ()
 
     @property
     def key(self) -> str:
@@ -78,13 +82,31 @@ def check_words(state: State) -> Words:
     """The report that Sweep and Identity show."""
     config = state.options.config
     settings = ("--config", config) if config is not None else ()
-    return ("check", *_where(state), *settings, *(() if state.hashed else ("--no-hash",)))
+    if not state.hashed:
+        return ("check", *_where(state), *settings, "--no-hash")
+    return ("check", *_where(state), *settings, *(("--deep",) if state.deep else ()))
 
 
 def rehash_words(state: State) -> Words:
-    config = state.options.config
-    settings = ("--config", config) if config is not None else ()
-    return ("check", *_where(state), *settings, "--rehash")
+    """The report once every byte was read again."""
+    return (*check_words(replace(state, hashed=True)), "--rehash")
+
+
+def deep_words(state: State) -> Words:
+    """The report once every quantized weight was recomputed."""
+    return check_words(replace(state, hashed=True, deep=True))
+
+
+def reexport_words(state: State) -> Words | None:
+    """What the plan dialog plans when it is opened, carried out without asking."""
+    request = request_of(state)
+    return None if request is None else request.words
+
+
+def job_words(state: State) -> Words | None:
+    """What does the same as the job under the cursor of Jobs."""
+    record = state.record(state.job)
+    return None if record is None else record.words
 
 
 def layers_words(state: State) -> Words:
@@ -100,6 +122,11 @@ def diff_words(state: State) -> Words | None:
     return ("diff", *(state.path_of(id) for id in state.pair), *raw)
 
 
+def probe_words(state: State) -> Words | None:
+    """The probe that the form of Probe describes, None while it has no subjects."""
+    return probing.words(probing.asked(state))
+
+
 def rule_words(state: State) -> Words | None:
     """The manual of the worst rule of the scheme under the cursor."""
     found = findings_of(state, state.scheme)
@@ -112,7 +139,16 @@ def shown_words(state: State) -> Words | None:
         return layers_words(state)
     if state.mode == "diff":
         return diff_words(state)
-    return None if state.mode in ("probe", "jobs") else check_words(state)
+    if state.mode == "probe":
+        return probe_words(state)
+    return job_words(state) if state.mode == "jobs" else check_words(state)
+
+
+def export_words(state: State) -> Words | None:
+    """The command that writes the report that would be exported."""
+    if state.mode == "probe" and state.probed is not None:
+        return probing.words(state.probed.asked)
+    return shown_words(state)
 
 
 def findings_of(state: State, scheme: str | None) -> tuple[Finding, ...]:
@@ -124,24 +160,43 @@ def findings_of(state: State, scheme: str | None) -> tuple[Finding, ...]:
 # Reasons
 
 
-def no_probe(state: State) -> str | None:
-    return "this version of the app runs no probe"
-
-
-def no_jobs(state: State) -> str | None:
-    return "this version of the app runs neither re-exports nor probes"
-
-
 def no_reexport(state: State) -> str | None:
-    read_only = "; besides, this is --read-only" if state.options.read_only else ""
-    return f"this version of the app repairs nothing; a finding's next step says how{read_only}"
+    if state.options.read_only:
+        return "--read-only: nothing is written, so nothing is repaired"
+    if state.report is None:
+        return "there is no report yet, so nobody knows what is broken"
+    if any(record.words[0] == "reexport" for record in state.running):
+        return "a re-export runs already; Jobs (6) shows it"
+    return None if state.schemes else "there is no scheme to write anew"
+
+
+def no_deep(state: State) -> str | None:
+    if state.report is None:
+        return "the first look is not over"
+    return None if state.base_id else "no base is known to recompute weights from: --base names one"
 
 
 def no_report(state: State) -> str | None:
-    if state.mode in ("probe", "jobs"):
-        return "this mode has no report yet"
+    if state.mode == "probe":
+        whole = state.probed is not None and state.probed.complete
+        return None if whole else "there is no whole report yet; enter runs the probe"
+    if state.mode == "jobs":
+        record = state.record(state.job)
+        return None if record and record.result else "there is no result of a job to write"
     shown = {"layers": state.layers, "diff": state.diff}.get(state.mode, state.report)
     return None if shown is not None else "there is no report yet"
+
+
+def stoppable(state: State) -> str | None:
+    """The job that would be cancelled: that of Probe there, elsewhere the one of Jobs."""
+    if state.mode == "probe":
+        return state.probed.job if state.probed is not None and state.probed.running else None
+    record = state.record(state.job)
+    return record.name if record is not None and record.runs else None
+
+
+def no_cancel(state: State) -> str | None:
+    return None if stoppable(state) is not None else "nothing runs that could be cancelled"
 
 
 def no_export(state: State) -> str | None:
@@ -180,28 +235,37 @@ ACTIONS: tuple[Action, ...] = (
            "Identity", always, check_words),
     Action("diff", "4", "Diff", "Two schemes, tensor by tensor: those that are marked, else the "
            "base and the one under the cursor.", "Diff", always, diff_words),
-    Action("probe", "5", "Probe", "What a scheme does to outputs.", "Probe", no_probe),
-    Action("jobs", "6", "Jobs", "Re-exports and probes that run.", "Jobs", no_jobs),
+    Action("probe", "5", "Probe", "What schemes do to outputs: KL to the reference, and the curve "
+           "over coverage.", "Probe", always, probe_words),
+    Action("jobs", "6", "Jobs", "Re-exports and probes that run or ran: plan, progress, log, "
+           "result.", "Jobs", always, job_words),
+    Action("run", "enter", "Run", "Run the probe that the form describes.", "run",
+           probing.no_run, probe_words, ("probe",)),
+    Action("cancel", "x", "Cancel", "Stop the probe or the re-export that runs.", "cancel",
+           no_cancel, no_command, ("probe", "jobs")),
     Action("filter", "slash", "Filter", "Show only rows that match: text, dtype:, rule:, status:; "
            "! inverts.", "filter"),
     Action("next", "n", "Next fault", "The next mismatch, faulty scheme or changed tensor.",
            "fault"),
     Action("previous", "N", "Previous fault", "The one before."),
     Action("mark", "space", "Mark", "Mark the scheme: two marked ones are what Diff compares.",
-           "mark", no_mark),
+           "mark", no_mark, no_command, tuple(mode for mode in MODES if mode != "probe")),
     Action("rule", "m", "Manual", "The manual of the rule that found the worst fault here.",
            "manual", no_rule, rule_words),
     Action("copy", "y", "Copy command", "Copy the command line that prints what is shown.",
            "copy", no_command_line, shown_words),
     Action("export", "o", "Export", "Write the report that is shown to a file; its suffix picks "
-           "the format.", "export", no_export, shown_words),
+           "the format.", "export", no_export, export_words),
     Action("svg", "p", "Picture", "Write what is on screen to an SVG file.", "", no_svg),
-    Action("reexport", "e", "Re-export", "Repair what is marked or broken.", "re-export",
-           no_reexport),
+    Action("reexport", "e", "Re-export", "Plan to write anew what is marked, else what is broken, "
+           "else the scheme under the cursor; nothing is written before you agree.", "re-export",
+           no_reexport, reexport_words),
     Action("raw", "r", "Raw values", "Compare stored codes instead of what they stand for.", "",
            no_raw),
     Action("rehash", "R", "Read again", "Read every byte again, remembered or not.", "",
            no_rehash, rehash_words),
+    Action("deep", "D", "Deep check", "Recompute every quantized weight from the base from now "
+           "on, or stop doing so.", "", no_deep, deep_words),
     Action("sort", "s", "Sort", "Sort by the next column.", "sort"),
     Action("reverse", "S", "Reverse", "Sort the other way round."),
     Action("theme", "t", "Theme", "Dark or light."),

@@ -16,16 +16,17 @@ from textual.widgets import Input
 
 from ckptdiff import api
 from ckptdiff.errors import CkptdiffError
-from ckptdiff.tui.actions import ACTIONS, BY_ID, command_line, rule_words
-from ckptdiff.tui.bridge import Bridge, Done, Failed, Progressed
+from ckptdiff.tui.actions import ACTIONS, BY_ID, command_line, rule_words, stoppable
+from ckptdiff.tui.bridge import Bridge, Done, Failed, Logged, Partly, Progressed
 from ckptdiff.tui.palette import ActionProvider
-from ckptdiff.tui.screens.mode import Framed
+from ckptdiff.tui.runner import LEAVE, Runner
+from ckptdiff.tui.running import said
+from ckptdiff.tui.screens.mode import Framed, Hears
 from ckptdiff.tui.screens.sweep import SweepScreen
 from ckptdiff.tui.state import MODES, Mode, Options, State
 from ckptdiff.tui.store import Store
 from ckptdiff.tui.text import shown
 from ckptdiff.tui.themes import THEMES
-from ckptdiff.tui.views import view_words
 from ckptdiff.tui.widgets.toned import TONE_CLASSES
 from ckptdiff.tui.work import PAGES, Tabled, Work, compared, progressed, without_pages
 
@@ -52,8 +53,8 @@ class CkptdiffApp(App[None]):
         "layers": _late("layers", "LayersScreen"),
         "identity": _late("identity", "IdentityScreen"),
         "diff": _late("diff", "DiffScreen"),
-        "probe": _late("later", "ProbeScreen"),
-        "jobs": _late("later", "JobsScreen"),
+        "probe": _late("probe", "ProbeScreen"),
+        "jobs": _late("jobs", "JobsScreen"),
     }
     DEFAULT_MODE = "sweep"
     # Textual declares these as variables of the instance.
@@ -73,6 +74,7 @@ class CkptdiffApp(App[None]):
         self.bridge = Bridge(self.post_message)
         self.work = Work(self.bridge, options)
         self._visited: list[Mode] = []
+        self.runner = Runner(self)
         for theme in THEMES:
             self.register_theme(theme)
         self.theme = options.theme
@@ -119,14 +121,25 @@ class CkptdiffApp(App[None]):
             self.stores[job] = result.store
         self.set_state(self.work.done(self.state, job, result))
         for screen in reversed(self.screen_stack):
-            if isinstance(screen, Framed):
+            if isinstance(screen, Hears):
                 screen.on_result(job, result)
+        self.runner.leave_when_over()
+
+    def on_partly(self, message: Partly) -> None:
+        self.set_state(self.work.partly(self.state, message.job, message.result))
 
     def on_failed(self, message: Failed) -> None:
         if message.job == "write":
             self.say(message.reason, problem=True)
             return
         self.set_state(self.work.failed(self.state, message.job, message.reason))
+        for screen in reversed(self.screen_stack):
+            if isinstance(screen, Hears):
+                screen.on_failure(message.job, message.reason)
+        self.runner.leave_when_over()
+
+    def on_logged(self, message: Logged) -> None:
+        self.set_state(said(self.state, message.job, message.lines))
 
     def say(self, text: str, *, problem: bool = False) -> None:
         """A few words that go away again. Never markup: it may name what strangers named."""
@@ -145,13 +158,18 @@ class CkptdiffApp(App[None]):
             return True
         typing = isinstance(self.focused, Input) and parameters != ("back",)
         framed = self.framed
-        return framed is not None and not typing and parameters[0] not in framed.OWN
+        only = BY_ID[str(parameters[0])].only
+        elsewhere = bool(only) and self.state.mode not in only
+        return framed is not None and not (typing or elsewhere or parameters[0] in framed.OWN)
 
     async def action_do(self, name: str) -> None:
         await self.perform(name)
 
-    def action_leave(self) -> None:
-        self.do_quit()
+    async def action_leave(self) -> None:
+        if self.screen.id == LEAVE:  # asked twice: that is an answer
+            self.screen.dismiss(True)
+        elif (opening := self.do_quit()) is not None:
+            await opening
 
     async def perform(self, name: str) -> None:
         """What a key or the palette asks for."""
@@ -179,6 +197,16 @@ class CkptdiffApp(App[None]):
     def framed(self) -> Framed | None:
         """The screen that keys are meant for, if nothing lies over it."""
         return self.screen if isinstance(self.screen, Framed) else None
+
+    def do_run(self) -> None:
+        self.set_state(self.work.probe(self.state))
+
+    def do_cancel(self) -> Awaitable[Any] | None:
+        job = stoppable(self.state)
+        return None if job is None else self.runner.cancel(job)
+
+    def do_reexport(self) -> Awaitable[Any] | None:
+        return self.runner.reexport()
 
     def do_filter(self) -> None:
         if self.framed is not None:
@@ -213,6 +241,8 @@ class CkptdiffApp(App[None]):
 
     def do_copy(self) -> None:
         grid = self.framed.grid if self.framed is not None else None
+        from ckptdiff.tui.views import view_words
+
         words, apart = view_words(self.state, grid.store if grid is not None else None)
         if words is not None:
             line = command_line(words)
@@ -259,6 +289,11 @@ class CkptdiffApp(App[None]):
     def do_raw(self) -> None:
         self.set_state(replace(self.state, raw=not self.state.raw, diff=None))
 
+    def do_deep(self) -> None:
+        self.work.deepen()
+        often = "on every look" if self.work.deep else "no more"
+        self.say(f"quantized weights are recomputed from base {often}")
+
     def do_rehash(self) -> None:
         self.work.rehash = True
         self.work.look()
@@ -301,12 +336,11 @@ class CkptdiffApp(App[None]):
             self.say("this is the first screen; q quits")
         return None
 
-    def do_quit(self) -> None:
-        self.bridge.cancel()
-        self.exit()
+    def do_quit(self) -> Awaitable[Any] | None:
+        return self.runner.quit()
 
     def on_unmount(self) -> None:
-        self.bridge.cancel()
+        self.bridge.close()
 
 
 def run(options: Options) -> None:

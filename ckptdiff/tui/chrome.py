@@ -6,6 +6,7 @@ Pure functions of the state and the width at hand.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.cells import cell_len
@@ -19,19 +20,37 @@ MARKS = {"ok": "✓", "warning": "!", "error": "✗", "unread": "?"}
 TONES = {"ok": "ok", "warning": "warning", "error": "error", "unread": "warning"}
 
 
+# What a click on a part of a line does: the action's id, "" for none.
+Spot = tuple[str, Line]
+
+
 def title(state: State, crumbs: Sequence[str], width: int) -> list[Line]:
     """Where we are, and the modes with their keys."""
-    modes: list[Piece] = []
+    return [[piece for _, pieces in title_spots(state, crumbs, width) for piece in pieces]]
+
+
+def title_spots(state: State, crumbs: Sequence[str], width: int) -> list[Spot]:
+    """The parts of the title."""
+    modes: list[Spot] = []
     for mode in MODES:
         action = BY_ID[mode]
         tone = "active" if mode == state.mode else "dim" if action.why_not(state) else ""
-        modes += [(f" {action.key} {action.name} ", tone)]
-    taken = sum(len(text) for text, _ in modes)
+        modes.append((mode, [(f" {action.key} {action.name} ", tone)]))
+    taken = sum(len(text) for _, pieces in modes for text, _ in pieces)
     root = Path(state.options.root)
     where = root.name or str(root.resolve().name) or "/"
     path = " › ".join([where, *map(shown, crumbs)])
     room = max(0, width - taken - 2)
-    return [[(f" {fit(path, room)} ", "title"), *modes]]
+    return [("", [(f" {fit(path, room)} ", "title")]), *modes]
+
+
+def action_at(spots: Sequence[Spot], x: int) -> str:
+    """The action of the part that column `x` is in, "" for none."""
+    for action, pieces in spots:
+        x -= sum(cell_len(text) for text, _ in pieces)
+        if x < 0:
+            return action
+    return ""
 
 
 def verdict(state: State, width: int) -> list[Line]:
@@ -41,6 +60,10 @@ def verdict(state: State, width: int) -> list[Line]:
         as_it_was = "; shown as it was before" if state.report is not None else ""
         lines += _headed(" ! ", "verdict-open", f"{state.problem}{as_it_was}", width)
     report = state.report
+    if state.mode == "probe" and state.probed is not None:
+        from ckptdiff.tui.probe_view import verdict_parts
+
+        return [*lines, *_headed(*verdict_parts(state.probed), width)][:3]
     if report is None:
         if not state.problem:
             lines.append([(" … ", "verdict-open"), (" reading headers", "")])
@@ -76,6 +99,11 @@ def status(state: State, right: str, width: int) -> list[Line]:
 
 def _left(state: State) -> Line:
     if state.work:
+        if state.mode == "probe" and state.probed is not None:
+            from ckptdiff.tui.probe_view import shortened
+
+            own = next((w for w in state.work if w.job == state.probed.job), state.work[0])
+            return progress(replace(own, stage=shortened(own.stage, state.probed.names)))
         return progress(state.work[0])
     failure = next(iter(state.failures.values()), "")
     if failure:
@@ -97,6 +125,7 @@ def _left(state: State) -> Line:
     safe = len(report.verdict.safe)
     line.append((f"{safe} safe to use" if safe else "none safe to use", "ok" if safe else "error"))
     line.append((f"  {shown(base)}", "dim"))
+    line += [("  deep", "accent")] if state.deep else []
     if state.changed or state.gone:
         line.append((f"  ~ {len(state.changed)} changed", "warning"))
         line += [(f", {len(state.gone)} gone", "warning")] if state.gone else []
@@ -105,7 +134,16 @@ def _left(state: State) -> Line:
 
 def progress(work: Progress) -> Line:
     """One job: what it does, how far it is, how long it still takes."""
-    names = {"hash": "hashing", "read": "reading headers", "cast": "comparing with base"}
+    names = {
+        "hash": "hashing",
+        "read": "reading headers",
+        "cast": "comparing with base",
+        "load": "loading weights",
+        "start": "starting a process with torch",
+        "import": "importing torch",
+        "prove": "proving against base",
+        "write": "writing",
+    }
     what = names.get(work.stage, work.stage or work.job)
     if not work.total:
         return [("… ", "accent"), (what, "")]
@@ -124,21 +162,27 @@ def progress(work: Progress) -> Line:
 
 def keys(state: State, width: int) -> list[Line]:
     """The keys, the disabled ones dim, as many as fit."""
-    line: list[Piece] = []
+    return [[piece for _, pieces in key_spots(state, width) for piece in pieces]]
+
+
+def key_spots(state: State, width: int) -> list[Spot]:
+    """The parts of the line of keys."""
+    spots: list[Spot] = []
     used = 0
     for action in sorted(ACTIONS, key=lambda action: _ORDER.get(action.id, 99)):
-        if action.id in MODES or not action.short:
+        if action.id in MODES or not action.short or state.mode not in (action.only or MODES):
             continue
         size = len(action.key) + len(action.short) + 3
         if used + size > width:
             break
         used += size
         off = action.why_not(state) is not None
-        line += [(f" {action.key}", "dim" if off else "key"),
-                 (f" {action.short} ", "dim" if off else "")]  # fmt: skip
-    return [line]
+        pieces = [(f" {action.key}", "dim" if off else "key"),
+                  (f" {action.short} ", "dim" if off else "")]  # fmt: skip
+        spots.append((action.id, pieces))
+    return spots
 
 
 _ORDER = {name: n for n, name in enumerate(
-    ("help", "quit", "palette", "filter", "next", "mark", "copy", "export", "rule", "back",
-     "sort", "reexport"))}  # fmt: skip
+    ("help", "quit", "palette", "run", "cancel", "filter", "next", "mark", "reexport",
+     "copy", "export", "rule", "back", "sort"))}  # fmt: skip

@@ -10,7 +10,7 @@ from rich.cells import cell_len
 
 from ckptdiff.report.style import human_bytes, plural
 from ckptdiff.tui.chrome import MARKS, TONES
-from ckptdiff.tui.text import Line, Piece, fit, shown, wrapped
+from ckptdiff.tui.text import Line, Piece, fields, fit, shown, texts
 from ckptdiff.tui.widgets.curve import bars
 from ckptdiff.tui.widgets.dtypebar import dtype_bar, dtype_legend, short_dtype
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     )
     from ckptdiff.records.finding import Finding, RuleInfo
     from ckptdiff.records.layers import Cell
-    from ckptdiff.records.report import SchemeRow
+    from ckptdiff.records.report import ProofRow, SchemeRow
 
 _SEVERITY = {"error": "✗", "warning": "!", "info": "i"}
 
@@ -42,11 +42,11 @@ def scheme_lines(
     lines.append([("on disk", "title")])
     bar = max(8, min(24, width // 3))
     lines.append([*dtype_bar(row.dtypes, bar), ("  ", ""), *dtype_legend(row.dtypes)])
-    lines += _fields(_on_disk(row), width)
+    lines += fields(_on_disk(row), width)
     if detail is not None:
         for source, facts in groupby(detail.facts, key=lambda fact: fact.source):
-            lines += _texts(source, width, "title")
-            lines += _fields([(fact.label, fact.value) for fact in facts], width)
+            lines += texts(source, width, "title")
+            lines += fields([(fact.label, fact.value) for fact in facts], width)
     return lines
 
 
@@ -60,8 +60,22 @@ def _on_disk(row: SchemeRow) -> Iterator[tuple[str, str]]:
     if row.declared is not None and row.declared.selected is not None:
         yield "declared", f"{row.declared.selected} of {plural(row.declared.total or 0, 'module')}"
     yield "algorithm", row.algo or "not said"
+    if row.proof is not None:
+        yield "recomputed", _proof(row.proof)
     yield "family", row.family
     yield "fingerprint", row.fingerprint or "not hashed"
+
+
+def _proof(proof: ProofRow) -> str:
+    """What recomputing quantized weights from base came to."""
+    said = f"{proof.proven:,} proven"
+    for count, what in (
+        (proof.searched, "without a closed form"),
+        (proof.wrong, "wrong"),
+        (proof.unknown, "not known"),
+    ):
+        said += f", {count:,} {what}" if count else ""
+    return f"{said} ({', '.join(proof.dialects)})" if proof.dialects else said
 
 
 def _finding(finding: Finding, width: int) -> Iterator[Line]:
@@ -71,33 +85,33 @@ def _finding(finding: Finding, width: int) -> Iterator[Line]:
 
     mark = _SEVERITY[finding.severity]
     yield [(f"{mark} {finding.code} {finding.name}", finding.severity)]
-    yield from _texts(finding.message, width, indent="  ")
+    yield from texts(finding.message, width, indent="  ")
     if finding.expected or finding.actual:
         expected = f"expected {finding.expected}, " if finding.expected else ""
-        yield from _texts(f"{expected}found {finding.actual or 'nothing'}", width, indent="  ")
+        yield from texts(f"{expected}found {finding.actual or 'nothing'}", width, indent="  ")
     if finding.severity != "info":
         for location in finding.locations[:SHOWN]:
-            yield from _texts(f"- {place_of(location)}", width, "dim", "    ")
+            yield from texts(f"- {place_of(location)}", width, "dim", "    ")
         if len(finding.locations) > SHOWN:
             yield [(f"    … {len(finding.locations) - SHOWN:,} more places", "dim")]
     # The next step stands last, where the eye ends.
-    yield from _texts(f"next: {finding.next_step}", width, "accent", "  ")
+    yield from texts(f"next: {finding.next_step}", width, "accent", "  ")
 
 
 def cell_lines(module: str, scheme: str, cell: Cell, width: int) -> list[Line]:
     """What Layers knows of one module in one scheme."""
-    lines = _texts(module, width, "bold")
+    lines = texts(module, width, "bold")
     if cell.dtype is None:
         state, tone = "this scheme has no such module", "warning"
     else:
         what = "quantized" if cell.quantized else "not quantized"
         state, tone = f"{short_dtype(cell.dtype)} ({shown(cell.dtype)}), {what}", ""
-    lines += _fields([("scheme", scheme), ("on disk", state)], width, tone)
+    lines += fields([("scheme", scheme), ("on disk", state)], width, tone)
     if cell.selected is None:
         says = "no manifest says what it should be"
     else:
         says = "selects it" if cell.selected else "leaves it out"
-    lines += _fields([("manifest", says)], width)
+    lines += fields([("manifest", says)], width)
     if cell.agrees is False:
         rule = "CK302 quantized-not-selected" if cell.quantized else "CK301 selected-not-quantized"
         lines.append([(f"✗ {rule}", "error"), ("  enter: tensors, recipe, rank", "dim")])
@@ -110,8 +124,8 @@ def pair_lines(overlap: Overlap, row: int, column: int, width: int) -> list[Line
     """What Identity knows of two schemes."""
     one, other = overlap.schemes[row], overlap.schemes[column]
     if row == column:
-        return [*_texts(one, width, "bold"), [("the same scheme", "dim")]]
-    lines = [*_texts(one, width, "bold"), *_texts(f"against {other}", width)]
+        return [*texts(one, width, "bold"), [("the same scheme", "dim")]]
+    lines = [*texts(one, width, "bold"), *texts(f"against {other}", width)]
     shared, tensors = overlap.shared[row][column], overlap.tensors[row][column]
     if shared is None or tensors is None:
         return [*lines, [("? not known: one of them could not be read whole", "warning")]]
@@ -120,7 +134,7 @@ def pair_lines(overlap: Overlap, row: int, column: int, width: int) -> list[Line
     what = f"{human_bytes(shared)} of {human_bytes(whole)}, {tensors:,} of "
     what += f"{plural(overlap.counts[row], 'tensor')} are the same, byte for byte"
     same = shared == whole == overlap.nbytes[column]
-    lines += _texts(("= identical: " if same else f"{share:.1%}: ") + what, width,
+    lines += texts(("= identical: " if same else f"{share:.1%}: ") + what, width,
                     "error" if same else "")  # fmt: skip
     return [*lines, [("enter", "key"), (" compares them tensor by tensor", "dim")]]
 
@@ -129,7 +143,7 @@ def module_lines(detail: ModuleDetail, width: int) -> list[Line]:
     """A module: what it is, what is claimed of it, and its recipe."""
     selected = {None: "no manifest says", True: "selected", False: "left out"}[detail.selected]
     fits = ", ".join(detail.layouts) or ("unquantized" if not detail.quantized else "no format")
-    lines = _fields(
+    lines = fields(
         [
             ("module", detail.name),
             ("on disk", f"{short_dtype(detail.dtype)} ({detail.dtype}), {fits}"),
@@ -146,7 +160,7 @@ def module_lines(detail: ModuleDetail, width: int) -> list[Line]:
         return [*lines, [("in no recipe of a manifest", "dim")]]
     rank = "not ranked" if recipe.rank is None else f"{recipe.rank} of {recipe.total}"
     lines.append([("recipe", "title")])
-    return lines + _fields(
+    return lines + fields(
         [
             ("name", recipe.name),
             ("stands for", ", ".join(recipe.members)),
@@ -160,7 +174,7 @@ def module_lines(detail: ModuleDetail, width: int) -> list[Line]:
 def values_lines(detail: ValueDetail, width: int, height: int) -> list[Line]:
     """A tensor's statistics over its histogram."""
     what = "dequantised values" if detail.dequantised else "stored values"
-    lines = _fields(
+    lines = fields(
         [
             ("tensor", detail.name),
             ("stored as", f"{detail.dtype} {list(detail.shape)}, {detail.elements:,} elements"),
@@ -183,7 +197,7 @@ def _histogram(title: str, detail: ValueDetail, width: int, rows: int) -> list[L
     if not counts:
         return [[(title, "title")], [("no finite value", "warning")]]
     chart = bars(counts, width, rows)
-    across = sum(len(text) for text, _ in chart[0])
+    across = sum(len(text) for text, _ in chart[0]) if chart else 0
     low, high = _number(detail.least), _number(detail.greatest)
     axis = f"{low}{high:>{max(len(high) + 1, across - len(low))}}"
     return [[(title, "title"), (f"  highest bin {max(counts):,}", "dim")], *chart, [(axis, "dim")]]
@@ -199,13 +213,13 @@ def difference_lines(detail: DifferenceDetail, width: int, height: int) -> list[
     for title, side in sides:
         if side is None:
             text = "no difference: the numbers of A and B mean different things"
-            columns.append([[(title, "title")], *_texts(text, column, "dim")])
+            columns.append([[(title, "title")], *texts(text, column, "dim")])
             continue
         lines = _histogram(title, side, column, max(4, min(10, height - 7)))
-        lines += _texts(f"mean {_number(side.mean)}", column)
-        lines += _texts(f"deviation {_number(side.deviation)}", column)
+        lines += texts(f"mean {_number(side.mean)}", column)
+        lines += texts(f"deviation {_number(side.deviation)}", column)
         if side.nonfinite:
-            lines += _texts(f"! {side.nonfinite:,} not finite", column, "error")
+            lines += texts(f"! {side.nonfinite:,} not finite", column, "error")
         columns.append(lines)
     found: list[Line] = [[(f"histograms of {what}", "title")]]
     for parts in zip_longest(*columns, fillvalue=()):
@@ -219,15 +233,15 @@ def difference_lines(detail: DifferenceDetail, width: int, height: int) -> list[
 
 def delta_lines(delta: TensorDelta, width: int) -> list[Line]:
     """One tensor of a diff: what either side stores, and how far apart they are."""
-    lines = _texts(delta.name, width, "bold")
-    lines += _fields([("A", _side(delta.a)), ("B", _side(delta.b))], width)
+    lines = texts(delta.name, width, "bold")
+    lines += fields([("A", _side(delta.a)), ("B", _side(delta.b))], width)
     if delta.status in ("same", "only_a", "only_b", "shape", "unread"):
-        texts = {"same": "the same, byte for byte", "only_a": "only A has it",
+        said = {"same": "the same, byte for byte", "only_a": "only A has it",
                  "only_b": "only B has it", "shape": "of different shapes: not comparable",
                  "unread": "? a side could not be read"}  # fmt: skip
-        return [*lines, [(texts[delta.status], "ok" if delta.status == "same" else "warning")]]
+        return [*lines, [(said[delta.status], "ok" if delta.status == "same" else "warning")]]
     first = delta.first_difference
-    return lines + _fields(
+    return lines + fields(
         [
             ("error", f"relative {_number(delta.rel_error)}, SQNR {_number(delta.sqnr_db)} dB, "
                       f"cosine distance {_number(delta.cosine_distance)}"),
@@ -250,7 +264,7 @@ def histogram_lines(report: DiffReport, width: int, height: int) -> list[Line]:
     counted = dict(report.histogram)
     decades = range(min(edges), max(edges) + 1)
     chart = bars([counted.get(edge, 0) for edge in decades], width, max(2, height - 2))
-    across = max(12, sum(len(text) for text, _ in chart[0]))
+    across = max(12, sum(len(text) for text, _ in chart[0]) if chart else 0)
     low, high = f"1e{min(edges)}", f"1e{max(edges) + 1}"
     return [[("absolute error by decade", "title")], *chart,
             [(f"{low}{high:>{across - len(low)}}", "dim")]]  # fmt: skip
@@ -263,12 +277,12 @@ def rule_lines(rule: RuleInfo, width: int) -> list[Line]:
         [],
     ]
     for paragraph in (rule.manual or rule.summary).split("\n"):
-        lines += _texts(paragraph, width)
+        lines += texts(paragraph, width)
     needs = ", ".join(rule.needs) or "nothing but the directory"
     return [
         *lines,
         [],
-        *_texts(f"Needs {needs}. Since {rule.since}. Fix: {rule.fix}.", width, "dim"),
+        *texts(f"Needs {needs}. Since {rule.since}. Fix: {rule.fix}.", width, "dim"),
     ]
 
 
@@ -276,26 +290,6 @@ def _side(side: Side | None) -> str:
     if side is None:
         return "not there"
     return f"{side.dtype} {list(side.shape)}" + (f", {side.layout}" if side.layout else "")
-
-
-def _texts(text: str, width: int, tone: str = "", indent: str = "") -> list[Line]:
-    return [[(indent + line, tone)] for line in wrapped(text, max(16, width - len(indent)))]
-
-
-def _fields(
-    pairs: Sequence[tuple[str, str]] | Iterator[tuple[str, str]], width: int, tone: str = ""
-) -> list[Line]:
-    """Labels in a column of their own, values wrapped beside them."""
-    pairs = list(pairs)
-    column = min(14, max((len(label) for label, _ in pairs), default=0)) + 2
-    lines: list[Line] = []
-    for label, value in pairs:
-        first, *rest = wrapped(value, max(16, width - column - 2))
-        lines.append(
-            [(f"  {label:<{column}}"[: max(column, len(label) + 1) + 2], "dim"), (first, tone)]
-        )
-        lines += [[(" " * (column + 2) + line, tone)] for line in rest]
-    return lines
 
 
 def _number(value: Number) -> str:

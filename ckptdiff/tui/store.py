@@ -7,11 +7,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import overload
 
 from ckptdiff.tui.filters import TEXT, Filter
 from ckptdiff.tui.text import Align, Line
 
 Value = str | float | None
+
+
+class Computed(Sequence[Value]):
+    """Values that are worked out when they are looked at: a square of a thousand schemes has a
+    million of them."""
+
+    def __init__(self, count: int, value: Callable[[int], Value]) -> None:
+        self._count, self._value = count, value
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, row: int) -> Value: ...
+    @overload
+    def __getitem__(self, row: slice) -> Sequence[Value]: ...
+    def __getitem__(self, row: int | slice) -> Value | Sequence[Value]:
+        if isinstance(row, slice):
+            return [self._value(n) for n in range(self._count)[row]]
+        return self._value(range(self._count)[row])
 
 
 @dataclass(frozen=True, slots=True)

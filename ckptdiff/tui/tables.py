@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ckptdiff.analysis.ordering import natural
 from ckptdiff.report.style import human_bytes
 from ckptdiff.tui.chrome import MARKS, TONES
-from ckptdiff.tui.store import Column, Store, Value
+from ckptdiff.tui.store import Column, Computed, Store, Value
 from ckptdiff.tui.text import Align, Line, fit, fit_end, labels, short_names, told_apart
 from ckptdiff.tui.widgets.dtypebar import dtype_bar, dtype_tone, short_dtype
 
@@ -20,25 +20,40 @@ if TYPE_CHECKING:
     from ckptdiff.records.delta import DiffReport, Number, TensorDelta
     from ckptdiff.records.detail import ModuleDetail, Overlap
     from ckptdiff.records.layers import Cell, LayersReport
-    from ckptdiff.records.report import ActualRow, CheckReport, DeclaredRow, SchemeRow
+    from ckptdiff.records.report import (
+        ActualRow,
+        CheckReport,
+        DeclaredRow,
+        IdentityRow,
+        SchemeRow,
+    )
 
 # Columns of a scheme in Layers, Identity.
-_CELL = 7
+CELL = 7
 
 
-def sweep_store(report: CheckReport, hashing: bool) -> Store:
-    """A row for each scheme."""
+def sweep_store(
+    report: CheckReport, hashing: bool, identity: Sequence[IdentityRow] | None = None
+) -> Store:
+    """A row for each scheme. `identity` are the groups that are known by now, None: those of
+    the report."""
     rows = report.schemes
-    rules = [_rules(report, row.id) for row in rows]
-    copies = {id: len(group.schemes) for group in report.identity for id in group.schemes}
+    by_scheme = _rules(report)
+    rules = [by_scheme.get(row.id, []) for row in rows]
+    groups = {
+        id: group
+        for group in (report.identity if identity is None else identity)
+        for id in group.schemes
+    }
     clashing = {id for f in report.findings if f.code == "CK501" for id in f.schemes}
 
     def letter(row: int, width: int) -> Line:
         scheme = rows[row]
-        if scheme.identity is None:
+        group = groups.get(scheme.id)
+        if group is None:
             return [(fit("…" if hashing else "-", width), "dim")]
-        count = copies.get(scheme.id, 1)
-        text = f"{scheme.identity} ×{count}" if count > 1 else scheme.identity
+        count = len(group.schemes)
+        text = f"{group.letter} ×{count}" if count > 1 else group.letter
         return [(fit(text, width), "conflict" if scheme.id in clashing else "")]
 
     short = labels([row.id for row in rows], None)
@@ -53,7 +68,8 @@ def sweep_store(report: CheckReport, hashing: bool) -> Store:
     columns = (
         Column("scheme", "scheme", [row.id for row in rows], as_given=True, most=70, paint=name,
                faults=_where(row.status in ("error", "unread") for row in rows)),
-        Column("id", "id", [row.identity for row in rows], 5, paint=letter),
+        Column("id", "id", [g.letter if (g := groups.get(row.id)) else None for row in rows], 5,
+               paint=letter),
         Column("status", "status", [f"{MARKS[row.status]} {row.status}" for row in rows], 9,
                tone=state),
         Column("declared", "declared", [_declared_share(row.declared) for row in rows], 10,
@@ -106,7 +122,7 @@ def _layer_column(id: str, title: str, cells: Sequence[Cell]) -> Column:
         id,
         title,
         [cell_text(cell) for cell in cells],
-        max(_CELL, min(12, len(title) + 1)),
+        max(CELL, min(12, len(title) + 1)),
         "right",
         tone=lambda row: cell_tone(cells[row]),
         faults=_where(cell.agrees is False for cell in cells),
@@ -146,12 +162,15 @@ def overlap_store(
             return None
         return shared / overlap.nbytes[row] if overlap.nbytes[row] else 1.0
 
-    def painter(column: int) -> Column:
-        values: list[Value] = [share(row, column) for row in range(len(ids))]
+    wanted = frozenset(clashing)
+    apart = {row for row, id in enumerate(ids) if id in wanted}
 
-        copies = _where(
-            row != column and values[row] == 1.0 and {id, ids[column]} <= set(clashing)
-            for row, id in enumerate(ids)
+    def painter(column: int) -> Column:
+        values = Computed(len(ids), lambda row: share(row, column))
+        copies = frozenset(
+            row
+            for row in (apart if column in apart else ())
+            if row != column and values[row] == 1.0
         )
 
         def paint(row: int, width: int) -> Line:
@@ -159,7 +178,7 @@ def overlap_store(
             return [(fit(text, width - 1, "right") + " ", "conflict" if row in copies else tone)]
 
         title = short[ids[column]]
-        width = max(_CELL, min(12, len(title) + 1))
+        width = max(CELL, min(12, len(title) + 1))
         return Column(ids[column], title, values, width, "right", faults=copies, paint=paint)
 
     def name(row: int, width: int) -> Line:
@@ -275,10 +294,14 @@ def _text_of(
     return paint
 
 
-def _rules(report: CheckReport, scheme: str) -> list[str]:
-    """The codes of errors and warnings about a scheme."""
-    found = (f.code for f in report.findings if scheme in f.schemes and f.severity != "info")
-    return list(dict.fromkeys(found))
+def _rules(report: CheckReport) -> Mapping[str, list[str]]:
+    """The codes of errors and warnings about each scheme that has any."""
+    found: dict[str, dict[str, None]] = {}
+    for finding in report.findings:
+        if finding.severity != "info":
+            for scheme in finding.schemes:
+                found.setdefault(scheme, {})[finding.code] = None
+    return {scheme: list(codes) for scheme, codes in found.items()}
 
 
 def _words(dtypes: Mapping[str, int]) -> str:

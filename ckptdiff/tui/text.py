@@ -7,7 +7,7 @@ anywhere in the app: what is drawn is plain text beside a tone.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from rich.cells import cell_len
@@ -96,6 +96,23 @@ def wrapped(text: str, columns: int) -> list[str]:
         else:
             line = f"{line} {word}" if line else word
     return [*lines, line] if line or not lines else lines
+
+
+def texts(text: str, width: int, tone: str = "", indent: str = "") -> list[Line]:
+    """Lines of at most `width` columns, all behind `indent`."""
+    return [[(indent + line, tone)] for line in wrapped(text, max(16, width - len(indent)))]
+
+
+def fields(pairs: Iterable[tuple[str, str]], width: int, tone: str = "") -> list[Line]:
+    """Labels in a column of their own, values wrapped beside them."""
+    pairs = [(shown(label), value) for label, value in pairs]
+    column = min(14, max((len(label) for label, _ in pairs), default=0)) + 2
+    lines: list[Line] = []
+    for label, value in pairs:
+        first, *rest = wrapped(value, max(16, width - column - 2))
+        lines.append([(f"  {label:<{column - 1}} ", "dim"), (first, tone)])
+        lines += [[(" " * (column + 2) + line, tone)] for line in rest]
+    return lines
 
 
 def short_names(names: Sequence[str]) -> list[str]:

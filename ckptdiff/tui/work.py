@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from ckptdiff import api
 from ckptdiff.events import CancelToken, Sink
-from ckptdiff.tui.bridge import Bridge
+from ckptdiff.tui import running
+from ckptdiff.tui.bridge import Bridge, Paced
+from ckptdiff.tui.reexports import next_broken, repairable
 from ckptdiff.tui.state import Mode, Options, Progress, State, next_pair
 from ckptdiff.tui.store import Store
-from ckptdiff.tui.tables import diff_store, layers_store
 
 if TYPE_CHECKING:
     from ckptdiff.records.delta import DiffReport
     from ckptdiff.records.detail import Overlap
     from ckptdiff.records.layers import LayersReport
-    from ckptdiff.records.report import CheckReport
+    from ckptdiff.records.report import CheckReport, IdentityRow
 
 Snapshot = Mapping[str, object]
 # Jobs of pages, which open on top of a mode.
@@ -43,14 +44,33 @@ class Tabled:
     store: Store
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A report from hashes; `deep`: quantized weights were recomputed from base."""
+
+    report: CheckReport
+    deep: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Hashed:
+    """Which of the schemes that are hashed by now are the same."""
+
+    identity: tuple[IdentityRow, ...]
+
+
 class Work:
-    """Starts jobs. `known` is what the files were when they were last read."""
+    """Starts jobs. `known` is what the files were when they were last read; `rehash` is asked
+    for once, `deep` until it is not asked for any more. `restless` are the schemes whose files
+    had changed when they were looked at last."""
 
     def __init__(self, bridge: Bridge, options: Options) -> None:
         self.bridge = bridge
         self.options = options
         self.known: Snapshot | None = None
         self.rehash = False
+        self.deep = False
+        self.restless: frozenset[str] = frozenset()
 
     def look(self) -> None:
         """Judge from headers; hashing follows when that is done."""
@@ -59,16 +79,35 @@ class Work:
         def task(sink: Sink, cancel: CancelToken) -> Looked:
             # First, so that what changes while we read is seen as a change afterwards.
             snapshot = api.snapshot(options.root)
-            return Looked(snapshot, _check(options, False, False, sink, cancel))
+            return Looked(snapshot, _check(options, sink, cancel, hashes=False))
 
         self.bridge.cancel("hash", "layers", "overlap", "diff")
         self.bridge.start("check", task)
 
     def hash(self) -> None:
         """Judge with hashes, those remembered not read again."""
-        options, rehash = self.options, self.rehash
+        options, rehash, deep = self.options, self.rehash, self.deep
         self.rehash = False
-        self.bridge.start("hash", lambda sink, cancel: _check(options, True, rehash, sink, cancel))
+
+        def task(sink: Sink, cancel: CancelToken) -> Judged:
+            paced = Paced(lambda part: self.bridge.tell("hash", cancel, part), sink)
+            report = _check(
+                options,
+                paced.sink,
+                cancel,
+                rehash=rehash,
+                deep=deep,
+                on_identity=lambda rows: paced(Hashed(rows)),
+            )
+            return Judged(report, deep)
+
+        self.bridge.start("hash", task)
+
+    def deepen(self) -> None:
+        """Recompute weights from base with every look, or stop doing so."""
+        self.deep = not self.deep
+        if not self.bridge.runs("check"):  # which is followed by hashing in any case
+            self.hash()
 
     def poll(self) -> None:
         """Look whether files changed, unless a look is under way."""
@@ -96,6 +135,8 @@ class Work:
 
         def task(sink: Sink, cancel: CancelToken) -> Tabled:
             report = api.layers(options.root, base=options.base, sink=sink, cancel=cancel)
+            from ckptdiff.tui.tables import layers_store
+
             return Tabled(report, layers_store(report))
 
         return task
@@ -113,21 +154,42 @@ class Work:
 
         def task(sink: Sink, cancel: CancelToken) -> Tabled:
             report = api.diff(one, other, raw=raw, sink=sink, cancel=cancel)
+            from ckptdiff.tui.tables import diff_store
+
             return Tabled(report, diff_store(report))
 
         return task
 
+    def probe(self, state: State) -> State:
+        """Run what the form of Probe says; the state with that."""
+        from ckptdiff.tui import probe_work
+
+        return probe_work.start(self.bridge, state)
+
     # What follows
+
+    def partly(self, state: State, job: str, result: object) -> State:
+        """The state with what a job that goes on has by now."""
+        from ckptdiff.records.probe import ProbeReport
+        from ckptdiff.tui import probe_work
+
+        if isinstance(result, ProbeReport):
+            return probe_work.partly(state, job, result)
+        if isinstance(result, Hashed):
+            return replace(state, letters=result.identity)
+        return state
 
     def done(self, state: State, job: str, result: object) -> State:
         """The state after a job, with the jobs started that follow from it."""
         from ckptdiff.records.delta import DiffReport
         from ckptdiff.records.detail import Overlap
         from ckptdiff.records.layers import LayersReport
-        from ckptdiff.records.report import CheckReport
+        from ckptdiff.records.probe import ProbeReport
 
         failures = {name: why for name, why in state.failures.items() if name != job}
         state = replace(state, failures=failures, work=_without(state.work, job))
+        if state.record(job) is not None:
+            state = self._ended(running.ended(state, job, result, running.clock()), job)
         match result:
             case Looked(snapshot, report):
                 self.known = snapshot
@@ -136,6 +198,8 @@ class Work:
                     state,
                     report=report,
                     hashed=False,
+                    letters=(),
+                    deep=False,
                     problem="",
                     failures={},
                     layers=None,
@@ -145,14 +209,23 @@ class Work:
                     marked=tuple(id for id in state.marked if id in ids),
                 )
                 self.hash()
-            case CheckReport():
-                state = replace(state, report=result, hashed=True)
+            case Judged(report, deep):
+                state = replace(state, report=report, hashed=True, deep=deep)
+                # A remembered report comes without its rules, and the key that repairs needs them.
+                self._once("rules", lambda sink, cancel: repairable())
+                if state.repaired:
+                    seek = next_broken(state, state.repaired)
+                    state = replace(state, seek=seek, repaired=())
             case Tabled(LayersReport() as report):
                 state = replace(state, layers=report)
             case Tabled(DiffReport() as report):
                 state = replace(state, diff=report)
             case Overlap():
                 state = replace(state, overlap=result)
+            case ProbeReport():
+                from ckptdiff.tui import probe_work
+
+                state = probe_work.done(state, job, result)
             case dict() if job == "watch":
                 return self._watched(state, result)
         return state
@@ -160,12 +233,35 @@ class Work:
     def failed(self, state: State, job: str, reason: str) -> State:
         """The state after a job that came to nothing."""
         state = replace(state, work=_without(state.work, job))
-        if not reason or (job == "watch" and state.report is None):
+        if state.record(job) is not None:
+            state = self._ended(running.failed(state, job, reason, running.clock()), job)
+        if state.probed is not None and job == state.probed.job:
+            from ckptdiff.tui import probe_work
+
+            return probe_work.failed(state, job, reason)
+        if not reason or job == "plan" or state.record(job):  # told where they are shown
+            return state
+        if job == "watch" and state.report is None:
             return state
         if job in ("check", "watch"):
             return replace(state, problem=reason.partition("\n")[0])
         name = "identity" if job == "overlap" else job
         return replace(state, failures={**state.failures, name: reason})
+
+    def _ended(self, state: State, job: str) -> State:
+        """What was written, by a job that is over, is looked at again."""
+        record = state.record(job)
+        assert record is not None
+        if record.words[0] != "reexport":
+            return state
+        # Outcomes are in the order in which the command names its schemes.
+        outcomes = getattr(record.result, "outcomes", ())
+        named = zip(record.words[1:], outcomes, strict=False)
+        written = {path for path, outcome in named if outcome.status == "written"}
+        done = tuple(row.id for row in state.schemes if state.path_of(row.id) in written)
+        marked = tuple(id for id in state.marked if id not in done)
+        self.look()
+        return replace(state, repaired=done, marked=marked)
 
     def _watched(self, state: State, now: Snapshot) -> State:
         """What changed since we looked is looked at again, and marked."""
@@ -175,15 +271,28 @@ class Work:
         changed = frozenset(id for id in now if id in before and now[id] != before[id])
         new = frozenset(id for id in now if id not in before) if self.known else frozenset[str]()
         gone = tuple(sorted(set(before) - set(now)))
+        # What is written to all the time would keep everything from ever being hashed: that
+        # it changed again is looked at when hashing is over.
+        again = bool(changed) and not new and not gone and changed <= self.restless
+        if again and self.bridge.runs("hash"):
+            return state
+        self.restless = changed
         self.look()
-        return replace(state, changed=changed | new, gone=gone, failures={})
+        probed = state.probed and replace(state.probed, stale=True)
+        return replace(state, changed=changed | new, gone=gone, failures={}, probed=probed)
 
 
 def progressed(state: State, job: str, work: Progress) -> State:
     """The state with a job that got on."""
     if job == "watch":
         return state
+    state = running.advanced(state, job, work)
     return replace(state, work=(*_without(state.work, job), work))
+
+
+def dropped(state: State, job: str) -> State:
+    """The state without a job that nobody waits for any more."""
+    return replace(state, work=_without(state.work, job))
 
 
 def without_pages(state: State) -> State:
@@ -205,16 +314,12 @@ def _without(work: tuple[Progress, ...], job: str) -> tuple[Progress, ...]:
     return tuple(item for item in work if item.job != job)
 
 
-def _check(
-    options: Options, hashes: bool, rehash: bool, sink: Sink, cancel: CancelToken
-) -> CheckReport:
-    arguments: dict[str, Any] = {"rehash": True} if rehash else {}
+def _check(options: Options, sink: Sink, cancel: CancelToken, **how: Any) -> CheckReport:
     return api.check(
         options.root,
         base=options.base,
-        hashes=hashes,
         settings=api.load_settings(options.root, options.config),
         sink=sink,
         cancel=cancel,
-        **arguments,
+        **how,
     )

@@ -260,7 +260,8 @@ def full_size(base: Path, sweep: Path, device: str) -> None:
     row("hashing all shards, beside the child", f"{hashing:.2f} s")
     row("ten-scheme probe, torch imported", f"{inside:.2f} s", f"load + 11 passes {budget:.2f} s",
         f"{inside / budget:.2f}", "2")  # fmt: skip
-    row("of it: tensors / passes", " / ".join(f"{v:.2f} s" for v in channel.stages.values()))
+    stages = channel.stages
+    row("of it: tensors / passes", f"{stages['load']:.2f} / {stages['probe']:.2f} s")
     if on.type == "cuda":
         peak = torch.cuda.max_memory_allocated()
         row("peak GPU memory", f"{peak / 1e9:.2f} GB", f"model {nbytes / 1e9:.2f} GB",

@@ -11,7 +11,6 @@ import signal
 import struct
 import subprocess
 import termios
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -640,10 +639,9 @@ def test_interrupt_while_hashing(tmp_path: Path) -> None:
     }:  # fmt: skip
         assert line
     assert json.loads(process.stderr.readline())["event"] == "advanced"
-    start = time.monotonic()
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=SECONDS)
-    assert time.monotonic() - start < 0.5
+    assert '"finished"' not in err
     assert process.returncode == 130
     assert out == ""
     assert "Traceback" not in err

@@ -201,6 +201,38 @@ def test_shapes_and_what_one_side_lacks(tmp_path: Path) -> None:
     assert "only in A\n  a.weight: BF16 [4, 6]" in text
 
 
+@pytest.mark.parametrize("lost", [np.nan, np.inf, -np.inf])
+def test_values_that_are_lost_are_no_equal_values(tmp_path: Path, lost: float) -> None:
+    values = np.linspace(1, 2, 64).reshape(8, 8)
+    noise = values * 1.5
+    a = {"x.weight": plain(values), "y.weight": plain(values), "z.weight": plain(values)}
+    broken = values.copy()
+    broken[3, 4] = lost
+    one = {**a, "x.weight": plain(broken)}
+    base = write(tmp_path / "a", a)
+    report = ckptdiff.diff(base, write(tmp_path / "one", one))
+    assert report.sentence == (
+        "one tensor of 3 differs: x.weight, first at [3, 4]; 1 value is NaN or infinite"
+    )
+    every = {**one, "y.weight": plain(noise), "z.weight": plain(np.full_like(values, lost))}
+    report = ckptdiff.diff(base, write(tmp_path / "every", every), limit=1)
+    assert report.sentence.endswith(" dB; 65 values are NaN or infinite")
+    assert [row.name for row in report.tensors] == ["z.weight", "x.weight"]
+    assert {group.name: group.max_abs for group in report.kinds} == {"x": 0, "y": 1, "z": None}
+    report = ckptdiff.diff(base, tmp_path / "every", tensors="z*")
+    total = report.total
+    assert (total.sqnr_db, total.rel_error, total.max_abs) == (None, None, None)
+    assert report.sentence.endswith("; 64 values are NaN or infinite")
+
+
+def test_tensors_without_elements_have_no_error(tmp_path: Path) -> None:
+    a = write(tmp_path / "a", {"e.weight": Spec("F32", (0, 4), "", b"")})
+    b = write(tmp_path / "b", {"e.weight": Spec("BF16", (0, 4), "", b"")})
+    report = ckptdiff.diff(a, b)
+    assert (report.total.sqnr_db, report.total.max_abs) == (None, None)
+    assert report.sentence == "one tensor of 1 differs: e.weight"
+
+
 def test_nothing_in_common_is_not_comparable(tmp_path: Path) -> None:
     a = write(tmp_path / "a", {"x.weight": plain(np.ones(4))})
     b = write(tmp_path / "b", {"y.weight": plain(np.ones(4))})
@@ -295,6 +327,18 @@ def test_a_lost_shard_makes_its_tensors_unknown(scheme: Path, twin: Path) -> Non
     assert set(different(report).values()) == {"unread"}, different(report)
     assert report.verdict == "incomplete"
     assert ckptdiff.exit_code(report) == 2
+    assert not any(group.changed for group in (*report.kinds, *report.layers))
+
+
+def test_when_nothing_could_be_read_nothing_is_the_same(tmp_path: Path) -> None:
+    sides = [write(tmp_path / name, {"x.weight": plain(np.ones(64))}) for name in "ab"]
+    file = sides[1] / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-64])
+    report = ckptdiff.diff(*sides)
+    assert (report.verdict, report.sentence) == (
+        "incomplete",
+        "nothing of A and B could be compared",
+    )
 
 
 def test_a_difference_outweighs_what_is_unread(base: Path, twin: Path) -> None:
@@ -355,6 +399,16 @@ def test_tensors_by_name(base: Path, scheme: Path) -> None:
     assert ckptdiff.diff(base, scheme, tensors="layers.0.*").total.tensors > 1
     done = run("diff", base, scheme, "--tensors", "nothing*")
     assert done.code == 2 and "no tensor is called" in done.err
+    same = ckptdiff.diff(base, base, tensors="layers.0.*.weight")
+    assert same.sentence.startswith(f"all {same.total.tensors} tensors that were asked for ")
+
+
+def test_what_was_asked_for_is_not_all_that_there_is(tmp_path: Path) -> None:
+    a = write(tmp_path / "a", {"x.weight": plain(np.ones(4))})
+    b = write(tmp_path / "b", {"y.weight": plain(np.ones(4)), "x.weight": plain(np.ones(4))})
+    report = ckptdiff.diff(a, b, tensors="y*")
+    assert report.verdict == "not comparable"
+    assert report.sentence == "none of the tensors that were asked for is in both A and B"
 
 
 def test_groups_add_up(base: Path, scheme: Path) -> None:
@@ -467,6 +521,7 @@ def test_rows_that_were_not_asked_for_are_not_silence(tmp_path: Path) -> None:
     a = write(tmp_path / "a", {"x.weight": plain(np.ones(4))})
     b = write(tmp_path / "b", {"y.weight": plain(np.ones(4)), "x.weight": plain(np.ones(4))})
     done = run("diff", a, b, "--only", "changed")
-    assert done.code == 1 and "no tensor has a status that --only asks for" in done.text
+    assert done.code == 1
+    assert "no tensor has a status that --only asks for; there are 1 same, 1 only_b" in done.text
     done = run("diff", a, b, "--only", "only_b")
     assert "--only" not in done.text

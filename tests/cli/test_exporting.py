@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,14 @@ def test_a_target_that_is_there_stops_a_sweep_before_it_starts(tmp_path: Path) -
     (tmp_path / "fp8_autoquant_all_layers_top10").mkdir()
     done = run("sweep", "--baseline-from", BASE, "--top", "10", "--out", tmp_path, "--yes")
     assert done.code == 2 and "is there already" in done.err
+
+
+def test_a_sweep_is_not_written_into_its_model(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(BASE, base)
+    done = run("sweep", "--baseline-from", base, "--top", "10", "--out", base / "q", "--yes")
+    assert done.code == 2 and "would be inside" in " ".join(done.err.split())
+    assert not (base / "q").exists()
 
 
 def test_a_calibration_file_with_a_bad_row(tmp_path: Path) -> None:

@@ -924,3 +924,10 @@ def test_broken_base_that_is_found_by_search(sweep: Path) -> None:
     result = check(sweep)
     assert result.code == 1
     assert "CK102" in result.codes_of("base")
+
+
+@pytest.mark.parametrize("words", [("check", ""), ("diff", "", "."), ("scan", ".", "--base", "")])
+def test_an_empty_path_is_not_the_working_directory(words: tuple[str, ...]) -> None:
+    result = run(*words)
+    assert result.code == 2
+    assert "it is empty" in result.err

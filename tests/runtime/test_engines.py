@@ -32,9 +32,10 @@ from ckptdiff.errors import Cancelled, CapabilityError, UsageError
 from ckptdiff.events import CancelToken, Event, Started
 from ckptdiff.jobs import exporting
 from ckptdiff.jobs.export_planning import ExportJob
+from ckptdiff.jobs.resuming import NOTE
 from ckptdiff.jobs.staging import reserved
 from ckptdiff.records.export import ExportOptions, ExportOrder, Score
-from ckptdiff.records.plan import Engine, Outcome
+from ckptdiff.records.plan import Engine, Outcome, PlanReport
 from tests.engines import write_base, write_rows, write_stub
 
 SINGLE = "model.safetensors"
@@ -472,3 +473,67 @@ def test_from_a_bare_model_to_a_sweep(
     assert counts[f"{family}_top100_rows"] == 21 and counts[f"{family}_top10_rows"] < 8
     bits = {row.id: row.actual.effective_bits for row in found.schemes if row.actual}
     assert bits[f"{family}_fp8_rows"] <= 12.01  # type: ignore[operator]
+
+
+def test_a_sweep_that_was_stopped_goes_on_from_what_is_finished(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """Stopped while the donor is made, then while schemes are composed; other options than
+    those of the first run use nothing of it."""
+    options = replace(bench.options, calib_samples=3)
+
+    def planned(bits: float = 12) -> api.PlannedBaseline:
+        return api.plan_baseline(
+            bench.base, top=(10, 100), bits=bits, out=tmp_path, options=options
+        )
+
+    def stages(until: tuple[str, int] | None = None) -> list[str]:
+        """The stages of a run that is stopped when it begins one of them for the nth time."""
+        cancel, begun = CancelToken(), []
+
+        def hear(event: Event) -> None:
+            if isinstance(event, Started):
+                begun.append(event.stage)
+                if until and begun.count(until[0]) == until[1]:
+                    cancel.cancel()
+
+        plan = planned()
+        if until is None:
+            reports.append(api.execute_baseline(plan, cache=False, sink=hear, cancel=cancel))
+        else:
+            with pytest.raises(Cancelled) as caught:
+                api.execute_baseline(plan, cache=False, sink=hear, cancel=cancel)
+            assert "was written" in caught.value.message
+            assert "it goes on from what is finished" in caught.value.next_step
+        return begun
+
+    def untouched(folder: Path) -> tuple[int, int]:
+        return folder.stat().st_ino, folder.stat().st_ctime_ns
+
+    reports: list[PlanReport] = []
+    name = "fp8_autoquant_all_layers_fp8_rows"
+    assert "score" in stages(until=("import", 2))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    search = untouched(tmp_path / name)
+    second = stages(until=("write", 3))  # the donor's, and of the second scheme
+    assert "score" not in second and second.count("import") == 1
+    donor = tmp_path / f".{name}_donor"
+    top10 = tmp_path / name.replace("fp8_rows", "top10_rows")
+    assert sorted(tmp_path.iterdir()) == [donor, tmp_path / name, top10]
+    first = untouched(top10)
+
+    with pytest.raises(UsageError, match="is there already, made from other inputs"):
+        planned(bits=13)
+
+    third = stages()
+    assert "import" not in third
+    (report,) = reports
+    assert [outcome.status for outcome in report.outcomes] == ["written"] * 3
+    assert [NOTE in outcome.notes for outcome in report.outcomes] == [True, True, False]
+    assert untouched(tmp_path / name) == search and untouched(top10) == first
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [name, name.replace("fp8_rows", "top100_rows"), top10.name]
+    found = ckptdiff.check(tmp_path, base=bench.base, deep=True)
+    assert [f for f in found.findings if f.severity != "info"] == []
+    with pytest.raises(UsageError, match="is there already"):
+        planned()

@@ -11,12 +11,15 @@ import modelopt.torch.quantization as mtq
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from ckptdiff.errors import ChildError, UsageError
+from ckptdiff.events import Advanced
 from ckptdiff.records.export import Calibration
 from ckptdiff.records.probe import Prompt
 from ckptdiff.runtime.export import drawing, standins
 from ckptdiff.runtime.export.calibration import Loader, batches_of, labelled
+from ckptdiff.runtime.export.loading import load
 from ckptdiff.runtime.export.modules import Parts
 from ckptdiff.runtime.export.presets import (
     block_size,
@@ -222,6 +225,42 @@ def test_a_loader_says_when_its_batches_are_taken() -> None:
     one = [("Started", "calibrate"), ("Advanced", "calibrate"), ("Advanced", "calibrate"),
            ("Finished", "calibrate")]  # fmt: skip
     assert said == [*one, *((kind, "score") for kind, _ in one)]
+
+
+def test_a_stage_inside_another_has_its_own_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what fails is told of the stage in which it did, whatever closes afterwards."""
+    now = [0.0]
+    monkeypatch.setattr("ckptdiff.runtime.export.progress.time.monotonic", lambda: now[0])
+    progress = Progress(lambda event: None)
+
+    def run(loader: Loader) -> None:
+        for _ in loader:
+            now[0] += 1
+            raise ValueError("odd")
+
+    with progress.during("search", None, "modules"):
+        now[0] += 1
+        with progress.during("score", 2, "batches"):
+            now[0] += 2
+        assert progress.stage == "search"
+        now[0] += 4
+    now[0] += 8
+    assert progress.seconds == {"search": 5.0, "score": 2.0}
+    with pytest.raises(ValueError, match="odd"), progress.during("search", None, "modules"):
+        run(Loader([{}], ["calibrate"], progress))
+    assert progress.stage == "calibrate"
+    assert progress.seconds == {"search": 5.0, "score": 2.0, "calibrate": 1.0}
+
+
+def test_a_model_is_loaded_byte_by_byte() -> None:
+    """The bytes are those of the file, in whatever dtype they are wanted."""
+    events: list[Any] = []
+    load(SAMPLE, "F32", False, Progress(events.append))
+    whole = sum(tensor.nbytes for tensor in load_file(SAMPLE / "model.safetensors").values())
+    steps = [event for event in events if isinstance(event, Advanced)]
+    assert len(steps) > 10 and sum(step.amount for step in steps) == whole
+    assert max(step.amount for step in steps) < whole / 5
+    assert events[0].stage == "load" and events[0].total >= whole
 
 
 def test_memory_that_ran_out_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import ckptdiff
+from ckptdiff.analysis.probing import noise_row
 from ckptdiff.errors import Cancelled, CapabilityError, UsageError
 from ckptdiff.events import Advanced, CancelToken, Event, Started
 from ckptdiff.formats.prompts import default_prompts
@@ -31,6 +32,7 @@ from ckptdiff.runtime.loading import read_scheme
 from ckptdiff.runtime.memory import fitting_dtype
 from ckptdiff.runtime.metrics import compare
 from ckptdiff.runtime.prompts import Encoder
+from ckptdiff.runtime.scoring import Batch
 from ckptdiff.runtime.skeleton import read_config, skeleton
 
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
@@ -160,6 +162,7 @@ def test_progress_and_results_come_as_they_are_made() -> None:
         on_result=lambda report: counts.append(len(report.results)),
     )
     assert counts == [0, 1, 2]
+    assert events[0] == Started("import", None, "files")
     assert Started(f"probe {BASE}", 8, "prompts") in events
     # The second scheme has the first one's layers: only what differs is read.
     loads = [event for event in events if isinstance(event, Started) and event.stage == "load"]
@@ -233,6 +236,33 @@ def test_memory_that_is_never_enough_ends_the_probe(monkeypatch: pytest.MonkeyPa
         made.refer_to(loadable(made, BASE), encoder.encode([Prompt("a b c")]), encoder.pad)
 
 
+def test_memory_that_runs_out_for_the_model_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(model: object, device: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("ckptdiff.runtime.bench.allocate", failing)
+    with pytest.raises(CapabilityError, match="too little memory on cpu for the model in float32"):
+        bench()
+
+
+def test_a_noise_floor_that_there_is_no_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One prompt fits, and not beside itself: then the floor is not known, and no error."""
+    made, encoder = bench()
+    made.refer_to(loadable(made, BASE), encoder.encode([Prompt("a b c")]), encoder.pad)
+    run = made._scorer.run
+
+    def failing(batch: Batch) -> object:
+        if len(batch.numbers) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return run(batch)
+
+    monkeypatch.setattr(made._scorer, "run", failing)
+    noise = made.noise()
+    assert noise.batching == () and noise.precision is not None
+    found = noise_row(noise.batching, noise.precision)
+    assert found.batching is None and found.kl is not None
+
+
 def test_a_model_that_does_not_fit_is_refused_with_an_estimate(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -274,6 +304,23 @@ def test_images_go_through_the_processor_or_its_parts(tmp_path: Path) -> None:
     assert images[1] == pytest.approx(compare(a, b).kl[0], rel=1e-2)
 
 
+def test_as_many_tokens_as_the_model_takes() -> None:
+    """A prompt of a thousand words, cut to the last position that there is."""
+    report = ckptdiff.probe(
+        BASE, [scheme(10)], prompts=[Prompt("b " * 1100)], max_length=1024, device="cpu"
+    )
+    assert report.prompts.tokens == 1024
+
+
+def test_a_directory_without_a_tokenizer_is_told_as_such(tmp_path: Path) -> None:
+    """transformers makes one that knows no word, and says nothing."""
+    shutil.copyfile(BASE / "config.json", tmp_path / "config.json")
+    encoder = Encoder(tmp_path, read_config(tmp_path), None)
+    with pytest.raises(UsageError, match="gives no token for prompt 1") as caught:
+        encoder.encode([Prompt("some text")])
+    assert "tokenizer files" in caught.value.next_step
+
+
 def test_prompts_are_cut_and_counted() -> None:
     report = ckptdiff.probe(BASE, [scheme(10)], limit=10, max_length=3, device="cpu")
     assert (report.prompts.count, report.prompts.loaded, report.prompts.tokens) == (10, 64, 30)
@@ -284,6 +331,11 @@ def test_prompts_are_cut_and_counted() -> None:
     [
         ([Prompt("")], "prompt 1 has no tokens"),
         ([Prompt("a"), Prompt(images=("/no/such.png",))], "the image /no/such.png of prompt 2"),
+        (
+            [Prompt("a"), Prompt("b " * 1100)],
+            r"prompt 2 has [\d,]+ tokens, and the model takes 1,024",
+        ),
+        ([Prompt("half of a pair: \ud800")], "the tokenizer of .* does not take prompt 1"),
         ([], "there is no prompt"),
     ],
 )
@@ -315,6 +367,36 @@ def test_nan_is_located_and_the_others_go_on(tmp_path: Path) -> None:
     assert "the first module that makes them is model.language_model.layers.3.input_layernorm" in (
         unread.reason
     )
+
+
+def test_a_scheme_that_changes_meanwhile_has_no_numbers(tmp_path: Path) -> None:
+    """Weights of top100 under the name of top30, from the moment on that the child runs; a copy
+    of what changes is not told to be the same."""
+    shutil.copytree(scheme(30), tmp_path / "a_top30")
+    shutil.copytree(scheme(30), tmp_path / "b_top30")
+
+    def swap(event: Event) -> None:
+        if isinstance(event, Started) and event.stage == "noise":
+            shutil.copyfile(scheme(100) / "model.safetensors", tmp_path / "new")
+            (tmp_path / "new").replace(tmp_path / "a_top30/model.safetensors")
+
+    others = [tmp_path / "a_top30", tmp_path / "b_top30", scheme(10)]
+    report = ckptdiff.probe(BASE, others, limit=4, device="cpu", cache=False, sink=swap)
+    assert {u.path: u.reason for u in report.unread} == {
+        str(tmp_path / "a_top30"): "it changed while it was probed"
+    }
+    assert [result.scheme for result in report.results] == [str(others[1]), str(others[2])]
+
+
+def test_a_reference_that_changes_meanwhile_is_an_error(tmp_path: Path) -> None:
+    shutil.copytree(BASE, tmp_path / "base")
+
+    def touch(event: Event) -> None:
+        if isinstance(event, Started) and event.stage == "noise":
+            os.utime(tmp_path / "base/model.safetensors")
+
+    with pytest.raises(UsageError, match="changed while it was probed"):
+        ckptdiff.probe(tmp_path / "base", [scheme(10)], limit=4, device="cpu", sink=touch)
 
 
 def test_a_scheme_of_another_vocabulary_is_not_compared(tmp_path: Path) -> None:
@@ -371,7 +453,10 @@ def test_the_command_writes_every_format(tmp_path: Path) -> None:
         ((BASE, BASE), 2, "a checkpoint is named twice"),
         (("--sweep", SWEEP, BASE), 2, "--sweep takes all schemes below it"),
         ((BASE, scheme(10), "--raw", "--activations", "static"), 2, "raw ignores the scales"),
-        ((BASE, scheme(10), "--device", "toaster"), 2, "there is no device toaster"),
+        ((BASE, scheme(10), "--device", "toaster"), 2, "there is no device 'toaster'"),
+        ((BASE, scheme(10), "--device", "meta"), 2, "there is no device 'meta'"),
+        ((BASE, scheme(10), "--device", ""), 2, "there is no device ''"),
+        ((BASE, scheme(10), "-o", "/no/such/x.json"), 2, "/no/such is no directory"),
         ((BASE, scheme(10), "--device", "cuda:99"), 3, "cuda:99 is not there: torch sees"),
         ((BASE, scheme(10), "-o", BASE / "x.json"), 2, "lies inside the checkpoint"),
     ],

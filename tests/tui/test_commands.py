@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import build
@@ -17,15 +19,19 @@ from ckptdiff import api
 from ckptdiff.tui import export
 from ckptdiff.tui.actions import ACTIONS, Action, Words, command_line, no_command
 from ckptdiff.tui.app import CkptdiffApp
-from ckptdiff.tui.state import Options, State
+from ckptdiff.tui.probing import ProbeForm
+from ckptdiff.tui.screens.replan import PlanDialog
+from ckptdiff.tui.state import MODES, Options, State
 
 WITH_COMMAND = [action for action in ACTIONS if action.command is not no_command]
 
 # The text of a diff is cut for the terminal; these ask for all of it.
+CHILD_SECONDS = 120  # it imports torch, on a machine that may be busy
 STATUSES = ("same", "changed", "dtype", "shape", "only_a", "only_b", "unread")
 ALL_ROWS: dict[str, tuple[str, ...]] = {
     "check": (),
     "layers": (),
+    "probe": (),
     "diff": ("--limit", "1000000", *(word for s in STATUSES for word in ("--only", s))),
 }
 
@@ -38,10 +44,18 @@ def seen() -> Iterator[dict[str, State]]:
     async def scenario(pilot: Pilot[None]) -> None:
         app = pilot.app
         assert isinstance(app, CkptdiffApp)
+        # Few prompts, and the same numbers to the bit on any machine.
+        app.state = dataclasses.replace(app.state, form=ProbeForm(device="cpu", limit=2))
         for key, mode in (("1", "sweep"), ("2", "layers"), ("3", "identity"), ("4", "diff")):
             await press(pilot, key)
             assert app.state.mode == mode
             states[mode] = app.state
+        await press(pilot, "5")
+        await pilot.press("enter")
+        await until(pilot, lambda: not app.state.running, CHILD_SECONDS)
+        states["probe"] = app.state
+        await press(pilot, "1", "D")
+        states["deep"] = app.state
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(SAMPLES.parent)
@@ -49,25 +63,67 @@ def seen() -> Iterator[dict[str, State]]:
         yield states
 
 
+@cache
 def printed(words: Words, *more: str) -> bytes:
     done = run(*words, *more, cwd=SAMPLES.parent)
     assert done.code in (0, 1), done.err
     return done.out
 
 
-@pytest.mark.parametrize("mode", ["sweep", "layers", "identity", "diff"])
+@cache
+def shown_plan() -> bytes:
+    """The report that the plan dialog shows for the founding bug, as JSON."""
+    found: list[bytes] = []
+
+    async def scenario(pilot: Pilot[None]) -> None:
+        await press(pilot, "e")
+        dialog = pilot.app.screen
+        assert isinstance(dialog, PlanDialog)
+        assert dialog.answer is not None and dialog.answer.planned is not None
+        found.append(api.render(dialog.answer.planned.report, "json"))
+
+    drive("samples/copied", scenario)
+    return found[0]
+
+
+def planned_by(words: Words) -> bytes:
+    """What the command would do, as JSON, without doing it."""
+    assert words[-1] == "--yes"
+    done = run(*words, "--dry-run", "--json", cwd=SAMPLES.parent)
+    assert done.code in (0, 2), done.err
+    assert len(done.report["plans"]) == 4
+    return done.out
+
+
+def roomless(report: bytes) -> bytes:
+    """Without the free bytes of the disk, which change from moment to moment."""
+    return re.sub(rb'"free":\s*\d+', b'"free":0', report)
+
+
+@pytest.mark.parametrize("mode", ["sweep", "layers", "identity", "diff", "probe"])
 @pytest.mark.parametrize("action", WITH_COMMAND, ids=lambda action: action.id)
 def test_the_command_prints_what_is_shown(
     action: Action, mode: str, seen: dict[str, State]
 ) -> None:
     state = seen[mode]
-    assert action.why_not(state) is None
+    assert (action.why_not(state) is None) is (mode in (action.only or MODES))
     words = action.command(state)
+    if words is None and action.id == "jobs":
+        assert not state.jobs
+        return
     if words is None:
         assert action.id == "diff"
         assert state.pair is None  # nothing is compared before Diff is opened
         return
-    reports = {"check": state.report, "layers": state.layers, "diff": state.diff}
+    if words[0] == "reexport":
+        assert roomless(planned_by(words)) == roomless(shown_plan())
+        return
+    if "--deep" in words:
+        state = seen["deep"]
+    probed = seen["probe"].probed
+    assert probed is not None and probed.complete
+    reports = {"check": state.report, "layers": state.layers, "diff": state.diff,
+               "probe": probed.report}  # fmt: skip
     if words[0] == "rule":
         assert printed(words) == api.render(api.rule_table(words[1]))
         return
@@ -83,8 +139,10 @@ def test_the_command_prints_what_is_shown(
 def test_the_modes_and_the_copies_were_compared(seen: dict[str, State]) -> None:
     """The test above had a report to compare with, wherever there is one."""
     assert {action.id for action in WITH_COMMAND} == {
-        "sweep", "layers", "identity", "diff", "rule", "copy", "export", "rehash",
+        "sweep", "layers", "identity", "diff", "rule", "copy", "export", "rehash", "deep",
+        "reexport", "jobs", "probe", "run",
     }  # fmt: skip
+    assert seen["deep"].deep
     for mode, report in (("sweep", "report"), ("layers", "layers"), ("diff", "diff")):
         assert getattr(seen[mode], report) is not None
     assert seen["diff"].pair is not None

@@ -11,11 +11,13 @@ from driving import NARROW, SAMPLES, WIDE, drive, lines, press, screen_text, set
 from textual.pilot import Pilot
 from textual.widgets import Input
 
-from ckptdiff.tui.actions import ACTIONS, command_line
+from ckptdiff import api
+from ckptdiff.tui.actions import ACTIONS, BY_ID, command_line
 from ckptdiff.tui.app import CkptdiffApp
 from ckptdiff.tui.palette import title
 from ckptdiff.tui.screens.dialogs import Ask, HelpPage
 from ckptdiff.tui.screens.pages import DeltaPage, ModulePage, RulePage, SchemePage, TensorPage
+from ckptdiff.tui.screens.replan import PlanDialog
 from ckptdiff.tui.screens.sweep import SweepScreen
 from ckptdiff.tui.state import MODES
 from ckptdiff.tui.widgets.grid import Grid
@@ -222,15 +224,14 @@ def test_two_marked_schemes_are_compared(size: tuple[int, int]) -> None:
 
 
 @sizes
-@pytest.mark.parametrize(("key", "reason"), [("5", "runs no probe"), ("6", "neither re-exports")])
-def test_modes_of_a_later_version_say_why(key: str, reason: str, size: tuple[int, int]) -> None:
+def test_jobs_without_a_job_say_what_makes_one(size: tuple[int, int]) -> None:
     async def play(pilot: Pilot[None], app: CkptdiffApp) -> None:
-        await press(pilot, key)
-        text = screen_text(app)
-        assert "disabled" in text
-        assert reason in text
-        await press(pilot, "y")  # there is no command for it, and that is said
+        await press(pilot, "6")
+        assert "nothing runs or ran; e plans a re-export" in screen_text(app)
+        for key in ("y", "o", "x", "n", "enter"):  # nothing to copy, write, cancel or open
+            await press(pilot, key)
         assert app.clipboard == ""
+        assert len(app.screen_stack) == 1
         fits(app, size)
 
     run(COPIED, play, size)
@@ -326,9 +327,28 @@ async def asks_where_to_draw(pilot: Pilot[None], app: CkptdiffApp) -> None:
     await press(pilot, "escape")
 
 
-async def says_why_not(pilot: Pilot[None], app: CkptdiffApp) -> None:
+async def plans_a_repair(pilot: Pilot[None], app: CkptdiffApp) -> None:
     await press(pilot, "e")
-    assert "repairs nothing" in " ".join(screen_text(app).split())
+    assert isinstance(app.screen, PlanDialog)
+    assert "Re-export of 4 schemes" in screen_text(app)
+    await press(pilot, "escape")
+    assert isinstance(app.screen, SweepScreen)
+    assert app.state.jobs == ()
+
+
+async def recomputes(pilot: Pilot[None], app: CkptdiffApp) -> None:
+    report = app.state.report
+    assert report is not None
+    assert not app.state.deep
+    await press(pilot, "D")
+    assert app.state.deep
+    assert app.state.report == api.check(app.state.options.root, deep=True)
+    assert all(row.proof is not None for row in app.state.schemes)
+    await press(pilot, "y")
+    assert app.clipboard == command_line(("check", app.state.options.root, "--deep"))
+    await press(pilot, "tab", "pagedown", "D")
+    assert not app.state.deep
+    assert app.state.report == report
 
 
 async def only_diff_is_raw(pilot: Pilot[None], app: CkptdiffApp) -> None:
@@ -412,8 +432,23 @@ async def switches(pilot: Pilot[None], app: CkptdiffApp) -> None:
         assert f"{key} {mode.capitalize()}" in lines(app)[0]
 
 
+async def runs_in_probe_alone(pilot: Pilot[None], app: CkptdiffApp) -> None:
+    """What it runs is tested beside the mode."""
+    await press(pilot, "x")
+    assert app.state.jobs == ()
+    await press(pilot, "5", "x")
+    assert "Cancel: nothing runs" in screen_text(app)
+    assert "enter run" in lines(app)[-1]
+    assert BY_ID["run"].why_not(app.state) is None
+    await press(pilot, "1")
+    assert "enter run" not in lines(app)[-1]
+    assert BY_ID["run"].why_not(app.state) is not None
+
+
 KEYS: dict[str, Play] = {
     **dict.fromkeys(MODES, switches),
+    "run": runs_in_probe_alone,
+    "cancel": runs_in_probe_alone,
     "filter": opens_filter,
     "next": finds_faults,
     "previous": finds_faults,
@@ -422,7 +457,8 @@ KEYS: dict[str, Play] = {
     "copy": copies,
     "export": asks_where_to_export,
     "svg": asks_where_to_draw,
-    "reexport": says_why_not,
+    "reexport": plans_a_repair,
+    "deep": recomputes,
     "raw": only_diff_is_raw,
     "rehash": reads_again,
     "sort": sorts,

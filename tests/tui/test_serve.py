@@ -105,6 +105,25 @@ def test_the_app_is_served_and_read_only() -> None:
         visit(url, act)
 
 
+def test_two_at_once_are_two_apps() -> None:
+    """What one of them presses the other does not see, and one that leaves ends itself alone."""
+
+    async def act(session: aiohttp.ClientSession, url: str) -> None:
+        async with await opened(session, url) as one, await opened(session, url) as other:
+            await asyncio.gather(see(one, "FAIL", "A ×4"), see(other, "FAIL", "A ×4"))
+            await one.send_str(json.dumps(["stdin", "2"]))
+            await other.send_str(json.dumps(["stdin", "3"]))
+            first, second = await asyncio.gather(see(one, "104 mismatches"), see(other, "=100"))
+            assert "=100" not in first
+            assert "104 mismatches" not in second
+            await one.close()
+            await other.send_str(json.dumps(["stdin", "4"]))
+            await see(other, "the same, byte for byte")
+
+    with served() as url:
+        visit(url, act)
+
+
 def test_writing_is_allowed_when_it_is_asked_for() -> None:
     async def act(session: aiohttp.ClientSession, url: str) -> None:
         async with await opened(session, url) as socket:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 from ckptdiff.analysis.codes import CodeSums
@@ -33,6 +33,7 @@ from ckptdiff.records.delta import (
 STATUSES: tuple[DeltaStatus, ...] = get_args(DeltaStatus)
 ORDERS: tuple[DiffOrder, ...] = get_args(DiffOrder)
 Cause = Literal["codes", "scales", "codes and scales"]
+_NUMBERS = tuple(field.name for field in fields(Statistics))
 # What is the same differs by nothing, and nobody had to read it again.
 _SAME = Statistics(0.0, 0.0, 0.0, 0.0, "Infinity", 0.0, 0.0)
 
@@ -65,7 +66,7 @@ def row_of(outcome: Outcome) -> TensorDelta:
         status=outcome.status,
         a=_side(pair.a),
         b=_side(pair.b),
-        **asdict(found),
+        **{name: getattr(found, name) for name in _NUMBERS},
         cause=outcome.cause,
         folded=pair.folded if sums is not None else (),
         reason=outcome.reason,
@@ -107,7 +108,7 @@ def groups_of(
         GroupDelta(
             name,
             len(members),
-            sum(member.status != "same" for member in members),
+            sum(member.status not in ("same", "unread") for member in members),
             **_error(members, without),
         )
         for name, members in sorted(found.items(), key=lambda item: natural(item[0]))
@@ -165,13 +166,21 @@ def verdict_of(total: DiffTotal, outcomes: Sequence[Outcome], unread: bool) -> D
     return "incomplete" if unread or total.unread else "same"
 
 
-def sentence_of(verdict: DiffVerdict, total: DiffTotal, outcomes: Sequence[Outcome]) -> str:
-    """The verdict in one sentence; the two checkpoints are A and B in it."""
+def sentence_of(
+    verdict: DiffVerdict, total: DiffTotal, outcomes: Sequence[Outcome], part: bool = False
+) -> str:
+    """The verdict in one sentence; the two checkpoints are A and B in it. `part`: the outcomes
+    are those of tensors that somebody picked."""
     if verdict == "not comparable":
+        if part:
+            return "none of the tensors that were asked for is in both A and B"
         return "no tensor of A has a counterpart in B"
     if verdict == "same":
-        return f"all {total.tensors:,} tensors of B are those of A, byte for byte"
+        asked = " that were asked for" * part
+        return f"all {total.tensors:,} tensors{asked} of B are those of A, byte for byte"
     lost = f"; {_tensors(total.unread)} could not be compared" if total.unread else ""
+    if verdict == "incomplete" and total.unread == total.tensors:
+        return "nothing of A and B could be compared"
     if verdict == "incomplete":
         return f"what could be read of A and B is the same, but not all could be{lost}"
     different = [o for o in outcomes if o.status not in ("same", "unread")]
@@ -200,13 +209,15 @@ def _differences(total: DiffTotal, different: Sequence[Outcome]) -> str:
 def _by_how_much(total: DiffTotal, different: Sequence[Outcome]) -> str:
     folded = sum(bool(o.pair.folded) and o.sums is not None for o in different)
     acting = f" ({folded:,} as they act, AWQ undone)" if folded else ""
+    lost = sum(o.sums.nonfinite for o in different if o.sums is not None)
+    apart = f"; {lost:,} {'value is' if lost == 1 else 'values are'} NaN or infinite" * bool(lost)
     if total.sqnr_db is None:
-        return ""
+        return apart
     if total.max_abs == 0:
-        return f"; the weights have equal values{acting}"
+        return apart or f"; the weights have equal values{acting}"
     if isinstance(total.sqnr_db, float):
-        return f"; SQNR of the weights {total.sqnr_db:.1f} dB{acting}"
-    return acting
+        return f"; SQNR of the weights {total.sqnr_db:.1f} dB{acting}{apart}"
+    return f"{acting}{apart}"
 
 
 def _tensors(count: int) -> str:
@@ -228,19 +239,21 @@ def _weights(outcomes: Iterable[Outcome], without: Collection[str]) -> Iterator[
 
 
 def _error(outcomes: Iterable[Outcome], without: Collection[str] = ()) -> dict[str, Number]:
-    """The error over the weights among the outcomes; null when none was compared."""
-    sums, compared = Sums(), False
+    """The error over the weights among the outcomes; null when no finite value was compared."""
+    sums = Sums()
     for outcome in _weights(outcomes, without):
         if outcome.sums is not None:
-            compared = True
             sums.add(outcome.sums)
-    if not compared:
+    if sums.elements == sums.nonfinite:
         return {"sqnr_db": None, "rel_error": None, "max_abs": None}
     return {"sqnr_db": sqnr(sums), "rel_error": rel_error(sums), "max_abs": as_number(sums.top)}
 
 
 def _rank(row: TensorDelta, order: DiffOrder) -> tuple[int, float]:
-    """Largest first, what has no number last."""
+    """Largest first, what has no number last. No number says how far off NaN and infinities
+    are: what has some of them comes before all others."""
+    if row.nonfinite and order in ("error", "max"):
+        return (-1, -float(row.nonfinite))
     value = {
         "error": row.rel_error,
         "max": row.max_abs,

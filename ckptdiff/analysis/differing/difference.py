@@ -37,8 +37,11 @@ _EDGES_32 = np.where(
 )
 # Squares of float32 within these neither overflow nor vanish in a sum.
 _SMALL, _LARGE = 1e-12, 1e17
+# |d|^2 over |x| |y| beyond which one length is a hundredth of the other, or less.
+_APART = 200
 # What the histogram may look at less closely: more errors than this in a chunk; then at every
-# so many of them, and at no further chunk while this share of them has been seen.
+# so many of them (or more often, to see as many), and at no further chunk while this share of
+# them has been seen.
 _FEW, _STRIDE, _ENOUGH = 1 << 10, 251, 0.1
 
 
@@ -61,6 +64,7 @@ class Sums:
     xd: float = 0.0
     dd: float = 0.0
     yy: float = 0.0
+    xy: float = 0.0
     size: float = 0.0
     top: float = 0.0
     decades: dict[int, float] = field(default_factory=dict)
@@ -78,6 +82,7 @@ class Sums:
         self.xd += other.xd
         self.dd += other.dd
         self.yy += other.yy
+        self.xy += other.xy
         self.size += other.size
         self.top = max(self.top, other.top)
         for decade, count in other.decades.items():
@@ -94,13 +99,13 @@ class Sums:
         if x.dtype == np.float32:
             xx = _dot(x, x)
             if _SMALL**2 < xx < _LARGE**2 or not x.any():
-                self._lengths(x.size, xx, 0.0, 0.0, xx)
+                self._lengths(x.size, xx, 0.0, 0.0, xx, xx)
                 return
         x = x.astype(np.float64)
         finite = np.isfinite(x)
         x[~finite] = 0
         xx = _dot(x, x)
-        self._lengths(x.size, xx, 0.0, 0.0, xx)
+        self._lengths(x.size, xx, 0.0, 0.0, xx, xx)
         self.nonfinite += x.size - int(np.count_nonzero(finite))
 
     def take(
@@ -127,12 +132,12 @@ class Sums:
             return False
         if not (top == 0 or _SMALL < top < _LARGE):
             return False
-        self._lengths(x.size, xx, xd, dd, xx + 2 * xd + dd)
+        self._lengths(x.size, xx, xd, dd, xx + 2 * xd + dd, xx + xd)
         self.size += float(np.einsum("i->", size))
         self.top = max(self.top, top)
         if changed := int(np.count_nonzero(unequal)):
             self._changed(changed, first + int(unequal.argmax()))
-            self._sort(size, changed, sampled, _EDGES_32)
+            self._sort(size, unequal, changed, sampled, _EDGES_32)
         return True
 
     def take_exactly(
@@ -152,43 +157,54 @@ class Sums:
             x[~finite] = 0
             y[~finite] = 0
         d = y - x
-        self._lengths(x.size, _dot(x, x), _dot(x, d), _dot(d, d), _dot(y, y))
+        self._lengths(x.size, _dot(x, x), _dot(x, d), _dot(d, d), _dot(y, y), _dot(x, y))
         size = np.abs(d)
         self.size += float(size.sum())
         self.top = max(self.top, float(size.max(initial=0.0)))
         if changed := int(np.count_nonzero(unequal)):
             self._changed(changed, first + int(unequal.argmax()))
-            self._sort(size, changed, sampled, _EDGES)
+            self._sort(size, unequal, changed, sampled, _EDGES)
 
     def histogram(self) -> dict[int, float]:
-        """Errors by decade, all of them."""
+        """Errors by decade, all of them; the largest one is never missing."""
         share = 1 + self.unseen / self.seen if self.seen else 1.0
-        return {decade: count * share for decade, count in self.decades.items()}
+        found = {decade: count * share for decade, count in self.decades.items()}
+        if self.top > 0:
+            place = int(np.searchsorted(_EDGES, self.top, side="right")) - 1
+            found.setdefault(_LOWEST + max(place, 0), 1.0)
+        return found
 
-    def _lengths(self, elements: int, xx: float, xd: float, dd: float, yy: float) -> None:
+    def _lengths(
+        self, elements: int, xx: float, xd: float, dd: float, yy: float, xy: float
+    ) -> None:
         self.elements += elements
         self.xx += xx
         self.xd += xd
         self.dd += dd
         self.yy += yy
+        self.xy += xy
 
     def _changed(self, count: int, first: int | None) -> None:
         self.changed += count
         if first is not None and (self.first is None or first < self.first):
             self.first = first
 
-    def _sort(self, size: Array, changed: int, sampled: bool, edges: Array) -> None:
+    def _sort(
+        self, size: Array, unequal: NDArray[np.bool_], changed: int, sampled: bool, edges: Array
+    ) -> None:
         """Absolute errors into their decades. Where many of a large tensor differ, some chunks
         stand for the others, and in those some errors for their neighbours."""
         dense = sampled and changed > _FEW
         if dense and self.seen > _ENOUGH * (self.unseen + changed):
             self.unseen += changed
             return
-        part = size[::_STRIDE] if dense else size
+        # Every so many of those that changed: of all elements they may be few.
+        stride = min(_STRIDE, changed // _FEW) if dense else 1
+        part = size[np.flatnonzero(unequal)[::stride]]
+        scale = changed / part.size
         part = part[part > 0]
         places = np.searchsorted(edges, part, side="right") - 1
         counts: list[int] = np.bincount(np.maximum(places, 0)).tolist()
-        scale = changed / max(1, part.size) if dense else 1.0
         for at, count in enumerate(counts):
             if count:
                 decade = _LOWEST + at
@@ -250,11 +266,15 @@ def number(value: float) -> Number:
 
 def _cosine_distance(sums: Sums) -> Number:
     """1 - cos(x, y), from |d|^2 = (|x| - |y|)^2 + 2 |x| |y| (1 - cos): one minus a quotient
-    near one would have no digits left."""
+    near one would have no digits left. Where the lengths are far apart, nothing is left of
+    the last term; sums taken in float32 are never precise there."""
     product = math.sqrt(sums.xx) * math.sqrt(max(sums.yy, 0.0))
     if not product:
         return None
-    return number(max(0.0, _across(sums)) / (2 * product))
+    distance = 1 - sums.xy / product
+    if sums.dd <= _APART * product:
+        distance = _across(sums) / (2 * product)
+    return number(max(distance, 0.0))  # in this order: NaN stays what it is
 
 
 def _across(sums: Sums) -> float:

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 
 import xxhash
 
+from ckptdiff.analysis.hashing.joining import Joining, UnitDigests
 from ckptdiff.analysis.hashing.scanning import Scan, flaws_in, is_clean, merged, scan_for
 from ckptdiff.analysis.spreading import Watch, spread
 from ckptdiff.events import CancelToken, Sink, silent
@@ -97,21 +98,13 @@ class Unit:
         return sum(read.stop - read.start for read in self.reads)
 
 
-@dataclass(frozen=True, slots=True)
-class UnitDigests:
-    """Digests of whole tensors by name, and of spans by (name, number); flaws by name."""
-
-    tensors: Mapping[str, bytes]
-    spans: Mapping[tuple[str, int], bytes]
-    flaws: Mapping[str, Flaws]
-
-
 def hash_shards(
     shards: Sequence[Shard],
     *,
     scan: bool = True,
     executor: Executor | None = None,
     jobs: int | None = None,
+    on_shard: Callable[[str, ShardDigests], None] | None = None,
     sink: Sink = silent,
     cancel: CancelToken | None = None,
 ) -> Mapping[str, ShardDigests]:
@@ -128,6 +121,9 @@ def hash_shards(
     one, `jobs` threads (default: one a processor) are started, and gone on return. Memory
     is a buffer of 1 MiB a thread and the digests.
 
+    `on_shard` is called in those threads with the path and the digests of each shard as soon
+    as it is read; shards are begun in the order in which they are given.
+
     `sink` is called in the calling thread: `Started` with the bytes to read, `Advanced`
     with bytes that were read, at most 20 times a second, `Finished` unless it raises.
 
@@ -135,15 +131,27 @@ def hash_shards(
     buffer), and lets KeyboardInterrupt through as soon; nothing of ours runs then.
     """
     files: dict[FileIdentity, list[Unit]] = {}
+    names: dict[FileIdentity, list[Shard]] = {}
     for shard in shards:
-        if shard.header is None or shard.identity is None or shard.identity in files:
+        if shard.header is None or shard.identity is None:
+            continue
+        names.setdefault(shard.identity, []).append(shard)
+        if shard.identity in files:
             continue
         files[shard.identity] = cut(len(files), shard.path, shard.identity, shard.header, scan)
-    units = _interleaved(files.values())
+    units = _interleaved(list(files.values()), jobs or os.cpu_count() or 1)
     shared = _Shared()
-    results = spread(
+    joining = Joining({known: len(cuts) for known, cuts in files.items()})
+
+    def work(unit: Unit, watch: Watch) -> None:
+        result = _hash_unit(unit, watch, shared)
+        if joining.add(unit.identity, result) and on_shard is not None:
+            for shard in names[unit.identity]:
+                on_shard(shard.path, _shard_digests(shard, joining.whole))
+
+    spread(
         units,
-        lambda unit, watch: _hash_unit(unit, watch, shared),
+        work,
         stage=STAGE,
         total=sum(unit.nbytes for unit in units),
         executor=executor,
@@ -151,12 +159,10 @@ def hash_shards(
         sink=sink,
         cancel=cancel or CancelToken(),
     )
-    parts: list[list[UnitDigests | str]] = [[] for _ in files]
-    for unit, result in zip(units, results, strict=True):
-        parts[unit.file].append(result)
-    joined = {known: _joined(part) for known, part in zip(files, parts, strict=True)}
     return {
-        shard.path: _shard_digests(shard, joined) for shard in shards if shard.header is not None
+        shard.path: _shard_digests(shard, joining.whole)
+        for shard in shards
+        if shard.header is not None
     }
 
 
@@ -250,13 +256,17 @@ def _stretches(start: int, stop: int, name: str, scan: Scan | None) -> Iterator[
         yield Stretch(at, min(at + SPAN_BYTES, stop), name, number, start, scan)
 
 
-def _interleaved(files: Iterable[Sequence[Unit]]) -> list[Unit]:
-    """The first unit of every file, then the second of every file, and so on.
+def _interleaved(files: Sequence[Sequence[Unit]], threads: int) -> list[Unit]:
+    """Of as many files as there are threads the first unit of each, then the second of each,
+    and so on; then the next files.
 
     Threads so read different files, which is kinder to network file systems and to the
-    locks of one inode, while each file is still read from front to back.
+    locks of one inode, while each file is still read from front to back, and the first files
+    are known long before the last ones.
     """
-    return [unit for unit in chain.from_iterable(zip_longest(*files)) if unit is not None]
+    groups = (files[n : n + threads] for n in range(0, len(files), threads))
+    turns = chain.from_iterable(zip_longest(*group) for group in groups)
+    return [unit for unit in chain.from_iterable(turns) if unit is not None]
 
 
 # Running: one unit a task
@@ -365,21 +375,3 @@ def _fill(fd: int, view: memoryview, offset: int) -> bool:
             return False
         filled += count
     return True
-
-
-def _joined(parts: Iterable[UnitDigests | str]) -> ShardDigests | str:
-    """The digests of one file from those of its units, or why it counts as unread."""
-    tensors: dict[str, bytes] = {}
-    spans: dict[str, list[bytes]] = {}
-    flaws: dict[str, Flaws] = {}
-    for part in parts:
-        if isinstance(part, str):
-            return part
-        tensors.update(part.tensors)
-        for name, found in part.flaws.items():
-            flaws[name] = merged(flaws.get(name), found)
-        for (name, _), digest in part.spans.items():  # units and reads are sorted by offset
-            spans.setdefault(name, []).append(digest)
-    for name, digests in spans.items():
-        tensors[name] = xxhash.xxh3_128_digest(b"".join(digests))
-    return ShardDigests(tensors, flaws=flaws)

@@ -88,20 +88,20 @@ def _run(
     progress: Progress,
 ) -> Mapping[str, Any] | float:
     """The state of the search; the least feasible bits when `bits` are too few."""
-    progress.stage = "search"
     passes = ["calibrate" for each in order.presets if method(preset(each.name))]
     try:
-        _, state = mtq.auto_quantize(
-            model,
-            constraints={"effective_bits": bits},
-            quantization_formats=[each.name for each in order.presets],
-            data_loader=Loader([labelled(b) for b in batches], [*passes, "score"], progress),
-            disabled_layers=list(disabled) or None,
-            num_calib_steps=len(batches),
-            num_score_steps=len(batches),
-            verbose=False,
-            **_scoring(order.score),
-        )
+        with progress.during("search", None, "modules"):
+            _, state = mtq.auto_quantize(
+                model,
+                constraints={"effective_bits": bits},
+                quantization_formats=[each.name for each in order.presets],
+                data_loader=Loader([labelled(b) for b in batches], [*passes, "score"], progress),
+                disabled_layers=list(disabled) or None,
+                num_calib_steps=len(batches),
+                num_score_steps=len(batches),
+                verbose=False,
+                **_scoring(order.score),
+            )
     except ValueError as error:
         # Nothing has been calibrated yet; but the model is of no use any more.
         if least := _LEAST.search(str(error)):

@@ -39,8 +39,9 @@ def carry_out(order: ExportOrder, progress: Progress) -> ExportResult:
     model = load(base, order.dtype, order.trust_remote_code, progress)
     device = place_of(model)
     standins.install(cpu="cpu" in device)
-    order, notes = _with_images(order, model)
-    batches = batches_of(order.calibration, base, model)
+    with progress.during("encode", None, "batches"):
+        order, notes = _with_images(order, model)
+        batches = batches_of(order.calibration, base, model)
     searched: Searched | None = None
     if order.work == "search":
         fresh = [model]

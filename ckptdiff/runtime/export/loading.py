@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +14,15 @@ import transformers
 from transformers import PreTrainedModel
 
 from ckptdiff.errors import UsageError
+from ckptdiff.formats.dtypes import BITS
 from ckptdiff.runtime.export.progress import Progress
 from ckptdiff.runtime.skeleton import read_config
 from ckptdiff.runtime.values import TORCH
 
 # Calibration needs room for activations beside the weights.
 _ROOM = 1.4
+# What reads a tensor in transformers 5.
+_READ = "_materialize_copy"
 
 
 def load(path: Path, dtype: str, trust_remote_code: bool, progress: Progress) -> PreTrainedModel:
@@ -25,9 +32,9 @@ def load(path: Path, dtype: str, trust_remote_code: bool, progress: Progress) ->
     transformers' own loader, because ModelOpt asks the model how its tensors were renamed on
     loading. Reads safetensors alone. Raises `UsageError` when transformers has no such model.
     """
-    config = read_config(path, trust_remote_code)
     size = sum(file.stat().st_size for file in path.glob("*.safetensors"))
-    with progress.during("load", size, "bytes"):
+    with progress.during("load", size, "bytes"), _watched(progress):
+        config = read_config(path, trust_remote_code)
         try:
             model: PreTrainedModel = _class(config, trust_remote_code, path).from_pretrained(
                 path,
@@ -42,9 +49,40 @@ def load(path: Path, dtype: str, trust_remote_code: bool, progress: Progress) ->
                 f"{path} cannot be loaded: {str(error).splitlines()[0]}",
                 f"`ckptdiff check {path}` says what is wrong with it.",
             ) from error
-        progress.advance(size)
     model.eval()  # type: ignore[no-untyped-call]
     return model
+
+
+@contextmanager
+def _watched(progress: Progress) -> Iterator[None]:
+    """Say so whenever transformers has read a tensor. Other versions may do that elsewhere: then
+    nothing is said."""
+    loading = getattr(transformers, "core_model_loading", None)
+    original = getattr(loading, _READ, None)
+    if original is None:
+        yield
+        return
+    telling = threading.Lock()  # tensors are read by several threads
+
+    def read(tensor: Any, *arguments: Any, **keywords: Any) -> Any:
+        found = original(tensor, *arguments, **keywords)
+        with telling:
+            progress.advance(_stored_bytes(tensor))
+        return found
+
+    setattr(loading, _READ, read)
+    try:
+        yield
+    finally:
+        setattr(loading, _READ, original)
+
+
+def _stored_bytes(tensor: Any) -> int:
+    """The size of a tensor in its file, of which safetensors gives a handle."""
+    if isinstance(tensor, torch.Tensor):
+        return tensor.nbytes
+    elements: int = math.prod(tensor.get_shape())
+    return elements * BITS.get(tensor.get_dtype(), 0) // 8
 
 
 def place_of(model: PreTrainedModel) -> str:

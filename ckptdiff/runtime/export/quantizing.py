@@ -20,7 +20,6 @@ def quantize(
 ) -> PreTrainedModel:
     """The model with quantizers, calibrated. Every module that is not selected is disabled by
     its full name. Raises `UsageError` when the order does not fit the model."""
-    config = _config(model, order)
     loader = Loader(batches, ["calibrate"], progress)
 
     @torch.no_grad()
@@ -28,8 +27,9 @@ def quantize(
         for inputs in loader:
             forward(calibrated, inputs)
 
-    progress.stage = "quantize"
-    return mtq.quantize(model, config, forward_loop=calibrate)  # type: ignore[no-any-return]
+    with progress.during("quantize", None, "modules"):
+        config = _config(model, order)
+        return mtq.quantize(model, config, forward_loop=calibrate)  # type: ignore[no-any-return]
 
 
 def _config(model: PreTrainedModel, order: ExportOrder) -> Config:

@@ -61,6 +61,28 @@ _MARKS = (
 )
 
 
+class Confirm(ModalScreen[bool]):
+    """Asks whether something is to be done that cannot be taken back."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,n", "dismiss(False)", "No", show=False, priority=True),
+        Binding("enter,y", "dismiss(True)", "Yes", show=False, priority=True),
+    ]
+
+    def __init__(self, question: str, note: str, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._question, self._note = question, note
+
+    def compose(self) -> ComposeResult:
+        with Vertical():
+            yield Panel(self._lines)
+
+    def _lines(self, width: int, rows: int) -> Sequence[Line]:
+        note: Iterable[Line] = ([(line, "")] for line in wrapped(self._note, width))
+        keys: Line = [("enter", "key"), (" yes   ", ""), ("esc", "key"), (" no", "")]
+        return [*([(line, "title")] for line in wrapped(self._question, width)), *note, [], keys]
+
+
 class Ask(ModalScreen[str | None]):
     """Asks for a file name; the answer is None when somebody thought better of it."""
 

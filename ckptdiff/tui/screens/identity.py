@@ -9,6 +9,7 @@ from textual.widget import Widget
 
 from ckptdiff.records.detail import Overlap
 from ckptdiff.tui.describe import pair_lines
+from ckptdiff.tui.letters import letters_store
 from ckptdiff.tui.screens.mode import Framed
 from ckptdiff.tui.state import State
 from ckptdiff.tui.text import Line
@@ -32,6 +33,11 @@ class IdentityScreen(Framed):
         yield ScrollPanel(self._detail, id="below")
 
     def draw(self, state: State) -> None:
+        if state.overlap is None and state.letters and not state.hashed:
+            self._shown = None
+            ids = [row.id for row in state.schemes]
+            self.query_one(HeatMap).show(letters_store(ids, state.letters))
+            return
         if state.overlap is None or state.overlap is self._shown or state.report is None:
             return
         first, self._shown = self._shown is None, state.overlap

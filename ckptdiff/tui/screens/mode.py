@@ -26,7 +26,17 @@ if TYPE_CHECKING:
     from ckptdiff.tui.app import CkptdiffApp
 
 
-class Framed(Screen[None]):
+class Hears:
+    """A screen that is told what comes of jobs, on top or not."""
+
+    def on_result(self, job: str, result: object) -> None:
+        """A job is over."""
+
+    def on_failure(self, job: str, reason: str) -> None:
+        """A job came to nothing."""
+
+
+class Framed(Hears, Screen[None]):
     """A screen inside the lines that all of them have."""
 
     FIELDS: ClassVar[tuple[str, ...]] = ()
@@ -48,7 +58,11 @@ class Framed(Screen[None]):
         return (self.state.mode.capitalize(),)
 
     def compose(self) -> ComposeResult:
-        yield Panel(lambda width, _: chrome.title(self.state, self.crumbs, width), id="title")
+        yield Panel(
+            lambda width, _: chrome.title(self.state, self.crumbs, width),
+            id="title",
+            clicked=self._title_clicked,
+        )
         yield Panel(lambda width, _: chrome.verdict(self.state, width), id="verdict")
         yield Panel(lambda width, _: chrome.status(self.state, self.count, width), id="status")
         yield from self.body()
@@ -56,7 +70,21 @@ class Framed(Screen[None]):
             placeholder="text  " + "  ".join(f"{name}:" for name in self.FIELDS) + "  ! inverts",
             id="filter",
         )
-        yield Panel(lambda width, _: chrome.keys(self.state, width), id="keys")
+        yield Panel(
+            lambda width, _: chrome.keys(self.state, width), id="keys", clicked=self._keys_clicked
+        )
+
+    def _title_clicked(self, x: int) -> None:
+        self._act(chrome.title_spots(self.state, self.crumbs, self.size.width), x)
+
+    def _keys_clicked(self, x: int) -> None:
+        self._act(chrome.key_spots(self.state, self.size.width), x)
+
+    def _act(self, spots: Sequence[chrome.Spot], x: int) -> None:
+        """Do what a click on a part of a line asks for."""
+        if action := chrome.action_at(spots, x):
+            # By the app: a widget cannot wait for its own screen to close.
+            self.app.call_later(self.owner.perform, action)
 
     def body(self) -> Iterable[Widget]:
         """The widgets between the lines."""
@@ -132,6 +160,3 @@ class Framed(Screen[None]):
         if not event.value:
             self.clear_filter()
         self.focus_grid()
-
-    def on_result(self, job: str, result: object) -> None:
-        """A job that was started for this screen is over."""

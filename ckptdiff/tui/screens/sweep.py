@@ -12,18 +12,16 @@ from textual.widget import Widget
 
 from ckptdiff import api
 from ckptdiff.tui.actions import findings_of
-from ckptdiff.tui.describe import scheme_lines
 from ckptdiff.tui.screens.mode import Framed
 from ckptdiff.tui.state import State
-from ckptdiff.tui.tables import sweep_store
 from ckptdiff.tui.text import Line, short_names
 from ckptdiff.tui.widgets.grid import Grid
 from ckptdiff.tui.widgets.panel import Panel, ScrollPanel
-from ckptdiff.tui.widgets.staircase import Step, staircase
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # what draws a report is imported when there is one: the first frame has none
     from ckptdiff.records.detail import SchemeDetail
-    from ckptdiff.records.report import CheckReport, SchemeRow
+    from ckptdiff.records.report import CheckReport, IdentityRow, SchemeRow
+    from ckptdiff.tui.widgets.staircase import Step
 
 # Seconds that the cursor must rest on a scheme before its documents are read.
 _REST = 0.2
@@ -36,7 +34,7 @@ class SweepScreen(Framed):
 
     def __init__(self) -> None:
         super().__init__()
-        self._shown: tuple[CheckReport | None, bool] = (None, False)
+        self._shown: tuple[CheckReport | None, bool, Sequence[IdentityRow]] = (None, False, ())
         self._details: dict[str, SchemeDetail] = {}
         self._timer: Timer | None = None
 
@@ -48,17 +46,30 @@ class SweepScreen(Framed):
 
     def draw(self, state: State) -> None:
         grid = self.query_one(Grid)
-        hashing = any(work.stage == "hash" for work in state.work)
-        if state.report is not None and self._shown != (state.report, hashing):
-            self._shown = (state.report, hashing)
+        hashing = not state.hashed and "hash" not in state.failures
+        now = (state.report, hashing, state.identity)
+        if state.report is not None and self._shown != now:
+            self._shown = now
             self._details.clear()
-            grid.show(sweep_store(state.report, hashing))
+            from ckptdiff.tui.tables import sweep_store
+
+            grid.show(sweep_store(state.report, hashing, state.identity))
             self.query_one("#side", Panel).redraw()
             grid.refresh(layout=True)
         elif state.report is None and state.problem:
             grid.show(None, "nothing to show yet")
+        if state.seek is not None:
+            self._go_to(state.seek)
         grid.marked, grid.changed = state.marked, state.changed
         grid.refresh()
+
+    def _go_to(self, scheme: str) -> None:
+        """Put the cursor on a scheme, unless the filter hides it."""
+        grid = self.query_one(Grid)
+        place = grid.store.row_of(scheme) if grid.store is not None else None
+        if place is not None:
+            grid.move_to(place)
+        self.owner.state = replace(self.owner.state, seek=None)
 
     def _moved(self) -> None:
         self.owner.point_at(self.query_one(Grid).key)
@@ -91,10 +102,16 @@ class SweepScreen(Framed):
         row = self.state.row
         if row is None:
             return ()
+        from ckptdiff.tui.describe import scheme_lines
+
         found = findings_of(self.state, row.id)
         return scheme_lines(row, found, self._details.get(row.id), width)
 
     def _chart(self, width: int, rows: int) -> Sequence[Line]:
+        if self.state.report is None:
+            return ()
+        from ckptdiff.tui.widgets.staircase import staircase
+
         return staircase(steps(self.state.schemes), width, rows)
 
 
@@ -107,6 +124,8 @@ def steps(rows: Sequence[SchemeRow]) -> list[Step]:
 
 
 def _step(row: SchemeRow, name: str) -> Step:
+    from ckptdiff.tui.widgets.staircase import Step
+
     declared, actual = row.declared, row.actual
     says = holds = None
     if declared is not None and declared.selected is not None and declared.total:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
+from itertools import chain
 from typing import ClassVar
 
 from textual.binding import Binding, BindingType
@@ -135,15 +136,22 @@ class Grid(Toned, can_focus=True):
             return False
         if not self.cells:
             judges = judges[:1]
-        size = len(store) * len(judges)
-        numbers = [number for number, _ in judges]
-        here = numbers.index(self.across) if self.across in numbers and self.cells else 0
-        at = self.cursor * len(judges) + here
-        for distance in range(1, size + 1):
-            position, which = divmod((at + step * distance) % size, len(judges))
-            number, faults = judges[which]
-            if store.view[position] in faults:
-                self.move_to(position, number if self.cells else None)
+        faulty = frozenset[int]().union(*(faults for _, faults in judges))
+        count = len(store)
+        # From the rest of this row around all others to its beginning.
+        for distance in range(count + 1):
+            position = (self.cursor + step * distance) % count
+            row = store.view[position]
+            if row not in faulty:
+                continue
+            found = [number for number, faults in judges if row in faults]
+            if self.cells and distance in (0, count):
+                ahead = distance == 0
+                found = [n for n in found if ((n - self.across) * step > 0) is ahead]
+            elif distance == 0:
+                continue
+            if found:
+                self.move_to(position, found[0 if step > 0 else -1] if self.cells else None)
                 return True
         return False
 
@@ -229,16 +237,43 @@ class Grid(Toned, can_focus=True):
         self.top = min(max(self.top, self.cursor - rows + 1), self.cursor, max(0, count - rows))
         self.top = max(0, self.top)
         self.first = min(max(1, self.first), max(1, last))
-        if self.cells and self.size.width:
+        if self.cells and self.size.width and self.store is not None:
             self.first = min(self.first, self.across)
-            while self.first < self.across and all(
-                place.number != self.across for place in self._placed()
-            ):
-                self.first += 1
+            known = self.across < len(self.store.columns)
+            if known and all(place.number != self.across for place in self._placed()):
+                self.first = self._first_with(self.store, self.across)
         self.refresh()
         self._moved()
 
+    def _first_with(self, store: Store, number: int) -> int:
+        """The first column to draw so that column `number` is the last that fits."""
+        columns = store.columns
+        room = self._room - self._least(columns[0]) - 1
+        first = number
+        for at in range(number, 0, -1):
+            if self._hidden(columns[at]):
+                continue
+            room -= self._least(columns[at]) + 1
+            if room < 0:
+                break
+            first = at
+        return first
+
     # Drawing
+
+    @property
+    def _room(self) -> int:
+        """Columns of the screen that there are for columns of the store."""
+        return self.size.width - _GUTTER - 1
+
+    def _least(self, column: Column) -> int:
+        """What a column must have: of a name only so much that there is room for numbers."""
+        if column.width is not None:
+            return column.width
+        return min(column.least, max(8, self._room // 2))
+
+    def _hidden(self, column: Column) -> bool:
+        return column.wide_only and self.size.width < WIDE
 
     def _placed(self) -> list[Placed]:
         """The columns that are drawn, worked out anew when something they depend on changes."""
@@ -251,21 +286,14 @@ class Grid(Toned, can_focus=True):
 
     def _place(self, store: Store) -> list[Placed]:
         """The columns that fit, the first one always, the others from `first` on."""
-        room = self.size.width - _GUTTER - 1
-        columns = [
-            (number, column)
-            for number, column in enumerate(store.columns)
-            if (number == 0 or number >= self.first)
-            and (self.size.width >= WIDE or not column.wide_only)
-        ]
-
-        def least(column: Column) -> int:
-            return min(column.least, max(8, room // 2))  # a name leaves room for its numbers
-
+        room = self._room
         taken: list[tuple[int, Column]] = []
         used = 0
-        for number, column in columns:
-            needed = (least(column) if column.width is None else column.width) + 1
+        for number in chain([0], range(max(1, self.first), len(store.columns))):
+            column = store.columns[number]
+            if self._hidden(column):
+                continue
+            needed = self._least(column) + 1
             if taken and used + needed > room:
                 break
             taken.append((number, column))
@@ -278,8 +306,8 @@ class Grid(Toned, can_focus=True):
             if width is None:
                 share = spare // flexible
                 # A name that is short leaves the rest of the line empty, not its neighbours far.
-                width = min(least(column) + share, max(column.most, least(column)))
-                spare, flexible = spare - (width - least(column)), flexible - 1
+                width = min(self._least(column) + share, max(column.most, self._least(column)))
+                spare, flexible = spare - (width - self._least(column)), flexible - 1
             placed.append(Placed(number, column, width))
         return placed
 
@@ -299,8 +327,7 @@ class Grid(Toned, can_focus=True):
         on_row = position == self.cursor
         line = self._cells(store, store.view[position], on_row)
         under = ("cursor" if self.has_focus else "blur") if on_row else ""
-        strip = self.strip(line, width - 1, under)
-        return Strip.join([strip, self.strip([self._scrollbar(y)], 1)])
+        return self.strip(line, width - 1, under, [self._scrollbar(y)])
 
     def _header(self, store: Store) -> Line:
         line: list[Piece] = [(" " * _GUTTER, "")]

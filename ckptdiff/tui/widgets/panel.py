@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from textual.binding import Binding, BindingType
-from textual.events import MouseScrollDown, MouseScrollUp, Resize
+from textual.events import Click, MouseScrollDown, MouseScrollUp, Resize
 from textual.geometry import Size
 from textual.strip import Strip
 
@@ -25,9 +25,16 @@ def nothing(columns: int, rows: int) -> Sequence[Line]:
 class Panel(Toned):
     """Shows what `build` gives, clipped. With `height: auto` it is as high as its lines."""
 
-    def __init__(self, build: Build = nothing, *, id: str | None = None) -> None:
+    def __init__(
+        self,
+        build: Build = nothing,
+        *,
+        id: str | None = None,
+        clicked: Callable[[int], None] | None = None,
+    ) -> None:
+        """`clicked` is called with the column of a click."""
         super().__init__(id=id)
-        self._build = build
+        self._build, self._clicked = build, clicked
         self._lines: Sequence[Line] = ()
         self._built_for = Size(-1, -1)
 
@@ -51,6 +58,10 @@ class Panel(Toned):
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
         return max(1, len(self._build(width, 0)))
+
+    def on_click(self, event: Click) -> None:
+        if self._clicked is not None:
+            self._clicked(event.x)
 
     def render_line(self, y: int) -> Strip:
         return self.line_at(y)
@@ -104,3 +115,22 @@ class ScrollPanel(Panel, can_focus=True):
 
     def on_resize(self, event: Resize) -> None:
         self.action_move(0)
+
+
+class LogPanel(ScrollPanel):
+    """A scrolled panel that stays at its end while lines come in, unless somebody left it."""
+
+    HELP = "What the job says. Arrows, page keys and the wheel scroll; at its end it follows."
+
+    def redraw(self) -> None:
+        followed = self._top >= len(self._lines) - self.size.height
+        super().redraw()
+        if followed:
+            self.action_move(len(self.lines))
+
+    def show(self, build: Build) -> None:
+        super().show(build)
+        self.action_move(len(self.lines))
+
+    def on_resize(self, event: Resize) -> None:
+        self.action_move(len(self.lines))

@@ -7,6 +7,7 @@ styles, which was half of the time to the first frame. Text is never parsed for 
 
 from __future__ import annotations
 
+from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
@@ -47,7 +48,32 @@ class Toned(Widget):
             self._styles[under, name] = style
         return style
 
-    def strip(self, line: Line, width: int, under: str = "") -> Strip:
-        """`line` in exactly `width` columns, over the tone `under`."""
-        strip = Strip([Segment(text, self.tone(under, tone)) for text, tone in line])
-        return strip.adjust_cell_length(width, self.tone(under))
+    def strip(self, line: Line, width: int, under: str = "", edge: Line = ()) -> Strip:
+        """`line` in exactly `width` columns over the tone `under`, and `edge` behind it.
+
+        Strips are dear, segments less so: there is one strip, and neighbours in one tone are
+        one segment.
+        """
+        segments: list[Segment] = []
+        used = 0
+        text, last = "", ""
+        for part, tone in line:
+            used += len(part) if part.isascii() else cell_len(part)
+            if tone == last:
+                text += part
+                continue
+            if text:
+                segments.append(Segment(text, self.tone(under, last)))
+            text, last = part, tone
+        if last == "" and used <= width:
+            text += " " * (width - used)
+        if text:
+            segments.append(Segment(text, self.tone(under, last)))
+        if last != "" and used < width:
+            segments.append(Segment(" " * (width - used), self.tone(under)))
+        if used > width:
+            segments = list(Strip(segments, used).crop(0, width))
+        for part, tone in edge:
+            segments.append(Segment(part, self.tone("", tone)))
+            width += cell_len(part)
+        return Strip(segments, width)

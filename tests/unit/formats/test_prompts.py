@@ -46,6 +46,9 @@ def test_json_lines_have_text_messages_and_images(tmp_path: Path) -> None:
         ('{"text": 1}', "a value of another type"),
         ('{"text": "a", "messages": "b"}', "a value of another type"),
         ('{"text": " "}', "neither text nor messages"),
+        ('{"messages": [{"role": "user"}]}', "a message without role or content"),
+        ('{"messages": [{"role": 3, "content": "b"}]}', "a message without role or content"),
+        ('{"messages": [{"role": "user", "content": 7}]}', "a message without role or content"),
         ('{"text": "a", "messages": [{"role": "user", "content": "b"}]}', "or both"),
         (
             '{"messages": [{"role": "user", "content": "b"}], "image": "x.png"}',

@@ -19,7 +19,8 @@ def echo(channel: Channel) -> None:
     channel.sink(Started("echo", 2, "files"))
     while True:
         message = channel.receive()
-        channel.send("echo", message=message, directory=str(Path.cwd()))
+        modules = os.environ["HF_MODULES_CACHE"]
+        channel.send("echo", message=message, directory=str(Path.cwd()), modules=modules)
         channel.sink(Advanced("echo", 1))
         if message.get("last"):
             break
@@ -36,13 +37,28 @@ def stumble(channel: Channel) -> None:
 
 
 def vanish(channel: Channel) -> None:
-    sys.stdout.write("last words\n")
+    sys.stdout.write("0 %\r50 %\r100 %\nlast words\n")
     sys.stdout.flush()
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def leave(channel: Channel) -> None:
     os._exit(0)
+
+
+def brood(channel: Channel) -> None:
+    """Is busy in one stage inside another, and says nothing until it is asked to go on."""
+    channel.sink(Started("search", None, "modules"))
+    channel.sink(Started("score", 2, "batches"))
+    channel.receive()
+    channel.sink(Finished("score"))
+    channel.receive()
+    channel.sink(Finished("search"))
+
+
+def dally(channel: Channel) -> None:
+    """Has said all it has to say, and does not end."""
+    threading.Thread(target=threading.Event().wait).start()
 
 
 def linger(channel: Channel) -> None:
@@ -54,5 +70,6 @@ def linger(channel: Channel) -> None:
 
 
 if __name__ == "__main__":
-    request = {each.__name__: each for each in (echo, refuse, stumble, vanish, leave, linger)}
+    programs = (echo, refuse, stumble, vanish, leave, brood, dally, linger)
+    request = {each.__name__: each for each in programs}
     serve(request[os.environ["CKPTDIFF_TEST_PROGRAM"]])

@@ -63,8 +63,38 @@ def test_messages_come_back_and_events_go_to_the_sink() -> None:
         Advanced("echo", 1),
         Finished("echo"),
     ]
-    # A directory of its own, and nothing is left of it.
+    # A directory of its own, also for code that comes with a model, and nothing is left of it.
+    assert Path(found[0]["modules"]).parent == directory
     assert directory != REPOSITORY and not directory.exists()
+
+
+def test_a_stage_that_says_nothing_is_said_to_go_on() -> None:
+    """The innermost one, by nothing; what counts is that it is heard of."""
+    events: list[Event] = []
+
+    def hear(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, Advanced):
+            child.send({})
+
+    with Child(program("brood")) as child:
+        assert not list(child.messages(hear, CancelToken()))
+    assert list(dict.fromkeys(events)) == [
+        Started("search", None, "modules"),
+        Started("score", 2, "batches"),
+        Advanced("score", 0),
+        Finished("score"),
+        Advanced("search", 0),
+        Finished("search"),
+    ]
+    # A second is the longest that somebody may have to look at nothing.
+    assert children._PULSE_SECONDS + children._POLL_SECONDS < 1
+
+
+def test_a_child_that_is_done_is_not_waited_for() -> None:
+    with Child(program("dally")) as child:
+        assert not list(child.messages(silent, CancelToken()))
+    assert gone(child.pid)
 
 
 def test_a_planted_module_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,8 +126,10 @@ def test_every_ending_is_an_error_with_its_exit_code(
     assert caught.value.exit_code == code  # type: ignore[attr-defined]
     if name == "stumble":
         assert "words of the child" in log.read_text()
+        assert "\nValueError: a value\nIts output is in" in str(caught.value)
     if name == "vanish":
-        assert f"last words\nIts output is in {log}." in str(caught.value)
+        # Of a bar that was written over and over, its last state.
+        assert f"\n100 %\nlast words\nIts output is in {log}." in str(caught.value)
 
 
 def test_a_log_that_nobody_asked_for_is_kept_on_failure_alone(

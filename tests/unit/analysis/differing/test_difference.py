@@ -101,6 +101,27 @@ def test_small_errors_of_ordinary_values(gap: float) -> None:
     near(x, y)
 
 
+@pytest.mark.parametrize("far", [1e-6, 1e-10, 1e-20, 1e-36])
+@pytest.mark.parametrize("angle", [0.0, 0.01, 1.0])
+def test_cosine_of_vectors_whose_lengths_are_far_apart(far: float, angle: float) -> None:
+    rng = np.random.default_rng(4)
+    y = rng.standard_normal(20_000)
+    x = ((y + angle * rng.standard_normal(y.size)) * far).astype(np.float32)
+    for one, other in ((x, y.astype(np.float32)), (y.astype(np.float32), x)):
+        wanted = oracle(one, other)["cosine_distance"]
+        assert float(numbers(one, other).cosine_distance or 0) == pytest.approx(
+            wanted, rel=1e-6, abs=1e-12
+        )
+
+
+def test_cosine_of_what_overflows_is_no_number() -> None:
+    x, y = np.array([1e200, 1.0]), np.array([-1e200, 1.0])
+    found = Sums()
+    with np.errstate(all="ignore"):
+        found.take_exactly(x, y, 0)
+    assert statistics(found, x.shape, packed=False).cosine_distance == "NaN"
+
+
 def test_vectors_that_point_away() -> None:
     x = np.linspace(1, 2, 5000, dtype=np.float32)
     assert near(x, -x).cosine_distance == pytest.approx(2)
@@ -203,6 +224,43 @@ def test_the_histogram_of_a_large_tensor_is_near_the_truth() -> None:
     for decade in (-2, -3, -4):
         wanted = ((every >= 10.0**decade) & (every < 10.0 ** (decade + 1))).sum()
         assert histogram[decade] == pytest.approx(wanted, rel=0.1)
+
+
+@pytest.mark.parametrize("changed", [1100, 1500, 5000, 60_000])
+def test_the_histogram_of_few_changes_in_a_large_chunk(changed: int) -> None:
+    """They are looked at themselves, however few they are among all elements."""
+    rng = np.random.default_rng(changed)
+    x = rng.standard_normal(CHUNK).astype(np.float32)
+    y = x.copy()
+    at = rng.choice(x.size, changed, replace=False)
+    y[at] += np.where(np.arange(changed) % 4, np.float32(0.03), np.float32(20))
+    found = Sums()
+    assert found.take(x, y, 0, None, sampled=True)
+    assert found.histogram() == {
+        -2: pytest.approx(0.75 * changed, rel=0.1),
+        1: pytest.approx(0.25 * changed, rel=0.1),
+    }
+
+
+def test_the_histogram_has_the_largest_error_however_rare() -> None:
+    x = np.ones(CHUNK, np.float32)
+    y = x + np.float32(0.03)
+    y[1] = 500
+    found = Sums()
+    assert found.take(x, y, 0, None, sampled=True)
+    histogram = found.histogram()
+    assert set(histogram) == {-2, 2} and histogram[2] == 1
+
+
+def test_changes_that_make_no_error_are_in_no_decade() -> None:
+    x = np.zeros(CHUNK, np.float32)
+    y = -x
+    y[::250] = 5
+    found = Sums()
+    differs = x.view(np.uint32) != y.view(np.uint32)
+    found.take_exactly(x, y, 0, differs, sampled=True)
+    assert found.changed == x.size
+    assert found.histogram() == {0: pytest.approx(x.size / 250, rel=0.5)}
 
 
 def test_equal_chunks_count_as_the_reference_alone() -> None:

@@ -230,9 +230,40 @@ def test_units_take_turns_over_files_and_keep_their_order(
         assert shard.header is not None
         assert shard.identity is not None
         cuts.append(hashing.cut(number, shard.path, shard.identity, shard.header))
-    order = [(unit.file, unit.reads[0].start) for unit in hashing._interleaved(cuts)]
-    assert [file for file, _ in order] == [0, 1, 2, 0, 2, 0]
-    assert sorted(order, key=lambda item: item[0]) == sorted(order)
+    for threads, files in (
+        (3, [0, 1, 2, 0, 2, 0]),
+        (2, [0, 1, 0, 0, 2, 2]),
+        (1, [0, 0, 0, 1, 2, 2]),
+    ):
+        order = [(unit.file, unit.reads[0].start) for unit in hashing._interleaved(cuts, threads)]
+        assert [file for file, _ in order] == files
+        assert sorted(order, key=lambda item: item[0]) == sorted(order)
+
+
+def test_each_shard_is_told_as_soon_as_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hashing, "UNIT_BYTES", 10)
+    monkeypatch.setattr(hashing, "BUFFER_BYTES", 10)
+    monkeypatch.setattr(hashing, "SPAN_BYTES", 16)
+    shards = [
+        write(tmp_path / f"{n}.safetensors", random_bytes({"a": 40, f"b{n}": 7, "c": 33}))
+        for n in range(4)
+    ]
+    os.link(shards[0].path, tmp_path / "again.safetensors")
+    shards.append(replace(shards[0], path=str(tmp_path / "again.safetensors")))
+    lost = shards[2]
+    Path(lost.path).write_bytes(b"another file")
+    told: list[tuple[str, object]] = []
+    whole = hash_shards(shards, jobs=1, on_shard=lambda path, found: told.append((path, found)))
+    assert dict(told) == whole
+    assert len(told) == len(shards)
+    # With one thread in the order that they were given in, every name of a file at once.
+    assert [Path(path).name for path, _ in told] == [
+        "0.safetensors", "again.safetensors", "1.safetensors", "2.safetensors", "3.safetensors"
+    ]  # fmt: skip
+    assert whole[lost.path].unread is not None
+    assert hash_shards(shards, jobs=3) == whole
 
 
 # Which shards
