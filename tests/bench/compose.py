@@ -117,9 +117,12 @@ def speeds(folder: Path, planned: Planned, repeats: int) -> None:
 
     def prove() -> None:
         from ckptdiff.jobs.composing import How
+        from ckptdiff.jobs.outcomes import Memory
 
         how = How(planned.report.tool, lambda _: None, None, None, silent, CancelToken())  # type: ignore[arg-type]
-        _proven([composition], how)
+        schemes = (composition.base, *(donor for donor, _ in composition.donated))
+        known = {scheme.checkpoint.path: scheme for scheme in schemes}
+        _proven([composition], known, Memory(None, 0), how)
 
     def rival() -> None:
         target = copy / "model.safetensors"
