@@ -17,7 +17,7 @@ import pytest
 import xxhash
 
 import ckptdiff
-from ckptdiff.api import composing
+from ckptdiff.api import verifying
 from ckptdiff.api.composing import Planned
 from ckptdiff.errors import UsageError
 from ckptdiff.jobs import copying
@@ -38,7 +38,7 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a killed process wrote is there without fsync, and reading back changes nothing:
     a hundred runs can do without both."""
     monkeypatch.setattr(os, "fsync", lambda fd: None)
-    monkeypatch.setattr(composing, "_verified", hashed)
+    monkeypatch.setattr(verifying, "_verified", hashed)
 
 
 def hashed(folder: Path, **_: object) -> str | None:
