@@ -151,7 +151,14 @@ def verdict(
         names = _spell([original, *(copy.scheme for copy in copies)])
         reasons = " or ".join(why[cause] for cause in causes if cause in why)
         parts.append(f"{names} are indistinguishable: {reasons}")
-    below = [r.scheme for r in results if r.indistinguishable and r.identical_to is None]
+    models = [r for r in results if r.identical_to is None]
+    same = [r.scheme for r in models if not r.mse.hi]
+    if same:
+        parts.append(
+            f"logits of {_spell(same)} are the reference's to the bit: nothing that they quantize "
+            "runs on these prompts (a vision tower runs on images only)"
+        )
+    below = [r.scheme for r in models if r.indistinguishable and r.mse.hi]
     if below:
         verb = "is" if len(below) == 1 else "are"
         parts.append(

@@ -115,7 +115,8 @@ def _dequantised(
 def products(stored: Rows, dtype: str, scales: Scales, device: torch.device) -> Chunks:
     """Codes times scales, computed on `device`: a quarter of the bytes go there, and the same
     float32 products come out as on a processor. `scales` has one scale, or one a row."""
-    scale = torch.from_numpy(scales.weight_scale.reshape(-1, 1)).to(device)
+    # Copied: torch warns of memory that it may not write, as that of a mapped file.
+    scale = torch.tensor(scales.weight_scale.reshape(-1, 1)).to(device)
     smoothing = None
     if scales.pre_quant_scale is not None:
         smoothing = torch.from_numpy(scales.pre_quant_scale.reshape(-1).astype(np.float32))

@@ -154,6 +154,14 @@ def test_what_is_below_the_noise_is_said_to_be(sweep: Path) -> None:
     assert not any(r.indistinguishable for r in rows(schemes(sweep), RISING, noise=None))
 
 
+def test_what_no_prompt_runs_is_not_called_noise(sweep: Path) -> None:
+    results = rows(schemes(sweep), {**RISING, 10: 0.0})
+    verdict = probing.verdict(results, probing.curves(results), raw=False, codes=28, noise=1e-9)
+    first = build.SweepSpec().scheme(10)
+    assert f"logits of {first} are the reference's to the bit: nothing that they" in verdict
+    assert "noise floor" not in verdict
+
+
 def test_noise_counts_the_scheme_as_well_as_the_reference() -> None:
     row = probing.noise_row([1e-9, 3e-9], [1e-8] * 4)
     assert row == NoiseRow(pytest.approx(2e-8), pytest.approx(3e-9), pytest.approx(1e-8))
