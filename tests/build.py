@@ -18,7 +18,8 @@ import ckptdiff
 from ckptdiff.records.report import CheckReport
 
 BITS = {
-    "BF16": 16, "F16": 16, "F32": 32, "F64": 64, "F8_E4M3": 8, "F8_E8M0": 8, "U8": 8, "I8": 8
+    "BF16": 16, "F16": 16, "F32": 32, "F64": 64, "F8_E4M3": 8, "F8_E8M0": 8, "U8": 8, "I8": 8,
+    "I64": 64,
 }  # fmt: skip
 
 FLOATS = ("BF16", "F16", "F32")

@@ -177,7 +177,6 @@ def _declared(
         percent=share if percent is None else percent,
         selected=selected,
         dropped=dropped - selected,
-        recipes_selected=len(manifest.selected),
         recipes_total=len(manifest.selected) + len(manifest.dropped),
         # A tensor behind an unreadable shard is unknown, never missing.
         unknown=unknown if scheme.readable else (),

@@ -1,8 +1,8 @@
-"""Weights that other exporters than ModelOpt packed, as matrices that are read some rows at a time:
-llm-compressor's, GPTQ's, AutoAWQ's, the FP8 of DeepSeek and Qwen, the MXFP4 of GPT-OSS.
+"""Weights that other exporters than ModelOpt packed, and how: llm-compressor's, GPTQ's, AutoAWQ's,
+the FP8 of DeepSeek and Qwen, the MXFP4 of GPT-OSS.
 
 Which format a weight has is read off its tensors; the config supplies only what no tensor shows.
-The arithmetic is in `quant`. What a weight is compared with, or loaded into, is decided elsewhere.
+Its values are `unpacking`'s. What a weight is compared with, or loaded into, is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -15,14 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from ckptdiff.analysis.tensors import TensorReader
 from ckptdiff.formats.configs import CONFIG_NAME
 from ckptdiff.formats.documents import read_object
 from ckptdiff.formats.names import weight_module
-from ckptdiff.quant import awq, compressed, deepseek, fp8, gpt_oss, gptq
-from ckptdiff.quant.arrays import F32, Array, MisfitError, Scales
+from ckptdiff.quant import awq, fp8
+from ckptdiff.quant.arrays import Array, MisfitError
 from ckptdiff.records.checkpoint import Defect, Shard, Tensor, Unread
 from ckptdiff.records.evidence import SchemeEvidence
 from ckptdiff.sources.local import Unreadable
@@ -35,24 +33,12 @@ BESIDE = (
 )  # fmt: skip
 _BLOCKS, _SCALES = "_blocks", "_scales"
 _MOST_BITS = 8
-# A transposed matrix that is read at once: its columns are many short pieces of the file.
-_SMALL = 1 << 25
 _MOST_EXPERTS = 1 << 14  # of one layer; more are a header's joke
 
 Format = Literal[
     "float-quantized", "int-quantized", "pack-quantized", "nvfp4-pack-quantized", "fp8-scale-inv",
     "gptq", "awq", "gpt-oss",
 ]  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class PackedRows:
-    """`stored(first, stop)` gives what is stored of rows [first, stop), `values(stored, first)`
-    the float32 rows that it stands for. `scales`: the bytes of one expert's, else none."""
-
-    stored: Callable[[int, int], Array]
-    values: Callable[[Array, int], F32]
-    scales: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +67,6 @@ class Packing:
     def kind(self) -> tuple[object, ...]:
         """Equal where equal bytes mean equal values, given equal tensors beside them."""
         return self.format, self.bits, self.block, self.v2, self.expert
-
-    def open(self, reader: TensorReader) -> PackedRows:
-        """Its rows. Raises `Unreadable`, `KeyError` for a dtype that no format uses, and, when
-        values are asked for, `MisfitError`."""
-        return _OPEN[self.format](self, reader)
 
     def read(self, reader: TensorReader, suffix: str) -> Array:
         """A whole tensor beside the weight."""
@@ -172,19 +153,26 @@ def _packing(
             return made("int-quantized", shape=(rows, columns))
         case "I32":
             bits = _bits(arguments.get("num_bits"))
-            shape = (rows, columns * 32 // bits)
-            if "weight_shape" in beside:
-                name_of_shape, its_shard = beside["weight_shape"]
-                if math.prod(its_shard.tensors[name_of_shape].shape) != 2:
-                    raise MisfitError("has a weight_shape of other than two lengths")
-                said = reader.array(its_shard, name_of_shape).reshape(-1).tolist()
-                if said[0] != rows or not 0 <= said[1] <= shape[1]:
-                    raise MisfitError(f"has a weight_shape of {said}, which does not fit it")
-                shape = (rows, int(said[1]))
-            return made("pack-quantized", shape=shape, bits=bits)
+            columns = _columns(beside, reader, rows, columns * 32 // bits)
+            return made("pack-quantized", shape=(rows, columns), bits=bits)
         case "U8" if "weight_global_scale" in beside:
             return made("nvfp4-pack-quantized", shape=(rows, 2 * columns), bits=4)
     raise MisfitError(f"is {tensor.dtype} in a format that is not known")
+
+
+def _columns(
+    beside: Mapping[str, tuple[str, Shard]], reader: TensorReader, rows: int, most: int
+) -> int:
+    """Columns of a matrix whose words have room for `most`: the last word may not be full."""
+    if "weight_shape" not in beside:
+        return most
+    name, shard = beside["weight_shape"]
+    if math.prod(shard.tensors[name].shape) != 2:
+        raise MisfitError("has a weight_shape of other than two lengths")
+    said = reader.array(shard, name).reshape(-1).tolist()
+    if said[0] != rows or not 0 <= said[1] <= most:
+        raise MisfitError(f"has a weight_shape of {said}, which does not fit it")
+    return int(said[1])
 
 
 def _transposed(
@@ -285,133 +273,3 @@ def _matches(pattern: str, module: str) -> bool:
         return re.match(pattern, module) is not None
     except re.error:
         return False
-
-
-# Rows
-
-
-def _by_row(
-    packing: Packing, reader: TensorReader, values: Callable[[Array, int], F32]
-) -> PackedRows:
-    """Stored rows are rows of the weight."""
-    return PackedRows(reader.rows(packing.shard, packing.name).read, values)
-
-
-def _open_scale_inv(packing: Packing, reader: TensorReader) -> PackedRows:
-    scale, block = packing.read(reader, "weight_scale_inv"), packing.block or fp8.BLOCK
-    if scale.size == 1:  # one for the whole weight
-        return _by_row(packing, reader, lambda codes, first: fp8.dequantise(codes, Scales(scale)))
-    return _by_row(
-        packing, reader, lambda codes, first: deepseek.dequantise(codes, scale, first, block)
-    )
-
-
-def _open_float(packing: Packing, reader: TensorReader) -> PackedRows:
-    scale = packing.read(reader, "weight_scale")
-    return _by_row(
-        packing,
-        reader,
-        lambda codes, first: compressed.dequantise_float(codes, scale, first, packing.block),
-    )
-
-
-def _open_int(packing: Packing, reader: TensorReader) -> PackedRows:
-    scale = packing.read(reader, "weight_scale")
-    zero = packing.optional(reader, "weight_zero_point")
-    return _by_row(
-        packing,
-        reader,
-        lambda codes, first: compressed.dequantise_int(codes, scale, zero, first),
-    )
-
-
-def _open_packed(packing: Packing, reader: TensorReader) -> PackedRows:
-    scale = packing.read(reader, "weight_scale")
-    zero = packing.optional(reader, "weight_zero_point")
-    order = packing.optional(reader, "weight_g_idx")
-    return _by_row(
-        packing,
-        reader,
-        lambda words, first: compressed.dequantise_packed(
-            words, packing.shape[1], packing.bits, scale, zero, order, first
-        ),
-    )
-
-
-def _open_nvfp4(packing: Packing, reader: TensorReader) -> PackedRows:
-    scale = packing.read(reader, "weight_scale")
-    whole = packing.read(reader, "weight_global_scale")
-    return _by_row(
-        packing,
-        reader,
-        lambda codes, first: compressed.dequantise_nvfp4(codes, scale, whole, first),
-    )
-
-
-def _columns(packing: Packing, reader: TensorReader) -> Callable[[int, int], Array]:
-    """Columns of the stored matrix, for rows of the weight."""
-    height, width = packing.shard.tensors[packing.name].shape
-    whole = reader.flat(packing.shard, packing.name)
-    small = None
-    if packing.shard.tensors[packing.name].nbytes <= _SMALL:
-        small = reader.array(packing.shard, packing.name)
-
-    def stored(first: int, stop: int) -> Array:
-        here, there = first // packing.grain, -(-stop // packing.grain)
-        if small is not None:
-            return small[:, here:there]
-        parts = [whole.read(row * width + here, row * width + there) for row in range(height)]
-        if not parts:
-            return np.empty((0, there - here), np.int32)
-        return np.concatenate(parts).reshape(height, there - here)
-
-    return stored
-
-
-def _open_awq(packing: Packing, reader: TensorReader) -> PackedRows:
-    zeros, scales = packing.read(reader, "qzeros"), packing.read(reader, "scales")
-
-    def values(words: Array, first: int) -> F32:
-        return awq.dequantise(words, zeros, scales, first // awq.PER_WORD)
-
-    return PackedRows(_columns(packing, reader), values)
-
-
-def _open_gptq(packing: Packing, reader: TensorReader) -> PackedRows:
-    zeros, scales = packing.read(reader, "qzeros"), packing.read(reader, "scales")
-    order = packing.optional(reader, "g_idx")
-
-    def values(words: Array, first: int) -> F32:
-        return gptq.dequantise(words, zeros, scales, order, packing.bits, first, packing.v2)
-
-    return PackedRows(_columns(packing, reader), values)
-
-
-def _open_gpt_oss(packing: Packing, reader: TensorReader) -> PackedRows:
-    _, outputs, groups, width = packing.shard.tensors[packing.name].shape
-    size, start = groups * width, (packing.expert or 0) * outputs
-    codes = reader.flat(packing.shard, packing.name)
-    name, shard = packing.beside["scales"]
-    fine = reader.flat(shard, name).read(start * groups, (start + outputs) * groups)
-    scales = fine.reshape(outputs, groups)
-
-    def stored(first: int, stop: int) -> Array:
-        part = codes.read((start + first) * size, (start + stop) * size)
-        return part.reshape(stop - first, size)
-
-    def values(part: Array, first: int) -> F32:
-        return gpt_oss.dequantise(part.reshape(-1, groups, width), scales, first)
-
-    return PackedRows(stored, values, scales.tobytes())
-
-
-_OPEN: Mapping[Format, Callable[[Packing, TensorReader], PackedRows]] = {
-    "float-quantized": _open_float,
-    "int-quantized": _open_int,
-    "pack-quantized": _open_packed,
-    "nvfp4-pack-quantized": _open_nvfp4,
-    "fp8-scale-inv": _open_scale_inv,
-    "gptq": _open_gptq,
-    "awq": _open_awq,
-    "gpt-oss": _open_gpt_oss,
-}

@@ -88,59 +88,18 @@ def plan_baseline(
             "Name another preset, or make each scheme by reexport --engine modelopt.",
         )
     base = _base(model)
-    rows = calibration(options)
-    family, name = _names(preset, options)
-    target = Path(out) / name
-    copies = dict(companions(base))
-    order = ExportOrder(
-        work="search",
-        scheme=family,
-        base=base.checkpoint.path,
-        target="",
-        presets=(Preset(preset, None),),
-        dtype=host_dtype(base, base),
-        calibration=rows,
-        bits=bits,
-        score=options.score,
-        trust_remote_code=options.trust_remote_code,
-    )
-    size = sum(tensor.nbytes for _, tensor, _ in base.tensors.values())
-    plan = Plan(
-        scheme=name,
-        target=str(target),
-        original=None,
-        in_place=False,
-        engine="autoquant",
-        why=f"ranks the layers by {options.score} scores over {len(rows.rows)} rows of "
-        f"{rows.source} and spends {bits:g} bits a weight",
-        algorithm=preset,
-        base=base.checkpoint.path,
-        carried=tuple(CarriedFile(file, source) for file, (_, source) in copies.items()),
-        provenance=PROVENANCE,
-        bytes=size,
-        free=free_bytes(target),
-    )
     original = Path(base.checkpoint.path)
-    require_outside(target, original, [original])
-    later = [_later(name, percent, Path(out), plan) for percent in percents]
-    job = ExportJob(plan, order, {file: str(path) for file, (path, _) in copies.items()})
-    there = [each.target for each in (plan, *later) if os.path.lexists(each.target)]
-    if there:
-        ours = str(target) in there and _is_ours(job, sink, cancel or CancelToken())
-        if not ours or (len(there) > len(later) and not os.path.lexists(_donor_place(target))):
-            raise UsageError(
-                f"{there[0]} is there already" + ("" if ours else ", made from other inputs"),
-                "Remove it, name another --out, or go on from a ranking that is there: "
-                "`ckptdiff sweep BASELINE --donor DIR`.",
-            )
-        plan = replace(plan, why=f"is there: {NOTE}", bytes=0)
-        job = replace(job, plan=plan)
+    job = _search_job(base, Path(out), preset, bits, options)
+    require_outside(Path(job.plan.target), original, [original])
+    later = tuple(_later(job.plan, percent, Path(out)) for percent in percents)
+    if _is_begun(job, later, sink, cancel or CancelToken()):
+        job = replace(job, plan=replace(job.plan, why=f"is there: {NOTE}", bytes=0))
     notes = (
         "what each scheme selects follows from the ranking; sizes are at most those of the model",
         "an export of all ranked layers is made between the two, and removed again",
     )
-    report = PlanReport(PLAN_SCHEMA, tool(), (plan, *later), notes=notes)
-    return PlannedBaseline(report, job, Path(base.checkpoint.path), tuple(percents))
+    report = PlanReport(PLAN_SCHEMA, tool(), (job.plan, *later), notes=notes)
+    return PlannedBaseline(report, job, original, tuple(percents))
 
 
 def execute_baseline(
@@ -289,6 +248,61 @@ def _base(model: StrPath) -> SchemeEvidence:
     return scheme_evidence(checkpoint, None)
 
 
+def _search_job(
+    base: SchemeEvidence, out: Path, preset: str, bits: float, options: ExportOptions
+) -> ExportJob:
+    """The export of the search, into a directory of its own below `out`."""
+    rows = calibration(options)
+    family, name = _names(preset, options)
+    target = out / name
+    copies = dict(companions(base))
+    order = ExportOrder(
+        work="search",
+        scheme=family,
+        base=base.checkpoint.path,
+        target="",
+        presets=(Preset(preset, None),),
+        dtype=host_dtype(base, base),
+        calibration=rows,
+        bits=bits,
+        score=options.score,
+        trust_remote_code=options.trust_remote_code,
+    )
+    plan = Plan(
+        scheme=name,
+        target=str(target),
+        original=None,
+        in_place=False,
+        engine="autoquant",
+        why=f"ranks the layers by {options.score} scores over {len(rows.rows)} rows of "
+        f"{rows.source} and spends {bits:g} bits a weight",
+        algorithm=preset,
+        base=base.checkpoint.path,
+        carried=tuple(CarriedFile(file, source) for file, (_, source) in copies.items()),
+        provenance=PROVENANCE,
+        bytes=sum(tensor.nbytes for _, tensor, _ in base.tensors.values()),
+        free=free_bytes(target),
+    )
+    return ExportJob(plan, order, {file: str(path) for file, (path, _) in copies.items()})
+
+
+def _is_begun(job: ExportJob, later: Sequence[Plan], sink: Sink, cancel: CancelToken) -> bool:
+    """Whether an earlier run of the same inputs has begun and not ended. Raises `UsageError`
+    when anything else is where something is to be written."""
+    target = Path(job.plan.target)
+    there = [each.target for each in (job.plan, *later) if os.path.lexists(each.target)]
+    if not there:
+        return False
+    ours = str(target) in there and _is_ours(job, sink, cancel)
+    if not ours or (len(there) > len(later) and not os.path.lexists(_donor_place(target))):
+        raise UsageError(
+            f"{there[0]} is there already" + ("" if ours else ", made from other inputs"),
+            "Remove it, name another --out, or go on from a ranking that is there: "
+            "`ckptdiff sweep BASELINE --donor DIR`.",
+        )
+    return True
+
+
 def _names(preset: str, options: ExportOptions) -> tuple[str, str]:
     """(the name of the family, the directory of the search)."""
     words = preset.removesuffix("_CFG").removesuffix("_DEFAULT").lower()
@@ -298,11 +312,11 @@ def _names(preset: str, options: ExportOptions) -> tuple[str, str]:
     return family, f"{family}_{stem}" if plain else family
 
 
-def _later(baseline: str, percent: Decimal, out: Path, plan: Plan) -> Plan:
+def _later(search: Plan, percent: Decimal, out: Path) -> Plan:
     """A scheme that will be composed once the ranking is known."""
-    name = scheme_name(baseline, f"{percent.normalize():f}")
+    name = scheme_name(search.scheme, f"{percent.normalize():f}")
     return replace(
-        plan,
+        search,
         scheme=name,
         target=str(out / name),
         engine="compose",

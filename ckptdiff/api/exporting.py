@@ -9,7 +9,7 @@ from ckptdiff.errors import CapabilityError, UsageError
 from ckptdiff.formats.calibration import read_calibration
 from ckptdiff.jobs.children import require
 from ckptdiff.jobs.export_planning import ExportJob, ExportSettings, plan_export
-from ckptdiff.jobs.exporting import PROGRAM
+from ckptdiff.jobs.exporting import PROGRAM, require_preset
 from ckptdiff.jobs.planning import Job, Wish
 from ckptdiff.records.evidence import SchemeEvidence
 from ckptdiff.records.export import Calibration, ExportOptions
@@ -33,8 +33,8 @@ def calibration(options: ExportOptions) -> Calibration:
 
 
 def require_engine(engine: str, options: ExportOptions) -> None:
-    """Raise `UsageError` for an engine that is not known or has no use for what was chosen,
-    `CapabilityError` for one that needs what is not installed."""
+    """Raise `UsageError` for an engine that is not known or has no use for what was chosen, or
+    for a preset that is not known, `CapabilityError` for an engine that is not installed."""
     if engine not in ENGINES:
         raise UsageError(f"there is no engine {engine!r}", f"Engines are {', '.join(ENGINES)}.")
     if engine in _ASKED:
@@ -44,6 +44,8 @@ def require_engine(engine: str, options: ExportOptions) -> None:
             "composing runs no model",
             "Leave out --preset, --calib and their like, or name --engine modelopt.",
         )
+    if options.preset is not None:
+        require_preset(options.preset)
 
 
 def by_engine(

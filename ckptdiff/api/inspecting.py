@@ -91,7 +91,9 @@ def values(
     except (Unreadable, MisfitError) as error:
         raise UsageError(f"{tensor} cannot be read: {error}", _listing(path)) from error
     except KeyError as error:
-        raise UsageError(f"{tensor} is {stored.dtype}, which has no numbers", "") from error
+        raise UsageError(
+            f"{tensor} is {stored.dtype}, which has no numbers", _listing(path)
+        ) from error
 
 
 def differences(
@@ -112,6 +114,7 @@ def differences(
     import numpy as np
 
     from ckptdiff.analysis.differing.alignment import align
+    from ckptdiff.analysis.differing.difference import widened
     from ckptdiff.analysis.differing.operands import open_pair
     from ckptdiff.analysis.packings import packings_of
     from ckptdiff.analysis.tensors import TensorReader
@@ -146,9 +149,10 @@ def differences(
                 parts = [_numbers(s.tensor.dtype, x) for s, x in zip(sides, stored, strict=True)]
             else:
                 parts = [opened.a.values(stored[0], at), opened.b.values(stored[1], at)]
-            x, y = (part.astype("f8").reshape(-1) for part in parts)
+            x, y = widened(*(part.reshape(-1) for part in parts))
             with np.errstate(all="ignore"):  # infinities and NaN are counted
-                yield (x, y, y - x) if len(heads) == 3 else (x, y)
+                found = (x, y, y - x) if len(heads) == 3 else (x, y)
+            yield tuple(part.astype("f8", copy=False) for part in found)
 
     try:
         with TensorReader() as reader:
@@ -156,7 +160,9 @@ def differences(
             for scheme, side in zip((one, other), sides, strict=True):
                 reader.confirm(*(s for s in scheme.checkpoint.shards if s.name == side.shard))
     except KeyError as error:
-        raise UsageError(f"{tensor} is {error.args[0]}, which has no numbers", "") from error
+        raise UsageError(
+            f"{tensor} is {error.args[0]}, which has no numbers", _listing(a)
+        ) from error
     except FAILURES as error:
         raise UsageError(f"{tensor} cannot be read: {error}", _listing(a)) from error
     return DifferenceDetail(tensor, raw, found[0], found[1], found[2] if found[2:] else None)

@@ -9,7 +9,16 @@ import click
 
 from ckptdiff import api
 from ckptdiff.cli.console import say_error
-from ckptdiff.cli.options import PATH, progress_option
+from ckptdiff.cli.options import (
+    PATH,
+    base_option,
+    config_option,
+    format_option,
+    jobs_option,
+    no_cache_option,
+    progress_option,
+    rehash_option,
+)
 from ckptdiff.cli.output import format_of, use_color, write_file, write_stdout
 from ckptdiff.cli.progress import progress_sink
 from ckptdiff.errors import CkptdiffError, UsageError
@@ -17,19 +26,22 @@ from ckptdiff.records.report import CheckReport
 from ckptdiff.records.settings import FailOn
 from ckptdiff.report.escape import printable
 
-FORMATS = ("text", "json", "markdown")
 SUFFIXES: dict[str, api.Format] = {".txt": "text", ".json": "json", ".md": "markdown"}
 
 
 @click.command("check")
 @click.argument("roots", metavar="[ROOT]...", nargs=-1, type=PATH)
-@click.option("--base", type=PATH, help="The full-precision checkpoint. Default: searched for.")
+@base_option
 @click.option("--no-hash", is_flag=True, help="Judge from headers alone, in milliseconds.")
 @click.option("--deep", is_flag=True, help="Recompute every quantized weight from the base.")
-@click.option("--format", "format_", type=click.Choice(FORMATS), default="text", show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+@format_option("text", "json", "markdown")
 @click.option(
-    "-o", "--output", multiple=True, type=PATH, help="Write a .json, .md or .txt too. Repeatable."
+    "-o",
+    "--output",
+    multiple=True,
+    type=PATH,
+    metavar="FILE",
+    help="Write a .json, .md or .txt too. Repeatable.",
 )
 @click.option("--select", multiple=True, metavar="CODE", help="Run only these rules (CK3, CK501).")
 @click.option("--ignore", multiple=True, metavar="CODE", help="Do not count these rules' findings.")
@@ -42,10 +54,10 @@ SUFFIXES: dict[str, api.Format] = {".txt": "text", ".json": "json", ".md": "mark
     "--require", multiple=True, metavar="WHAT", help="base, manifest: exit 2 when there is none."
 )
 @click.option("--expect", type=click.IntRange(0), metavar="N", help="Exit 2 for fewer schemes.")
-@click.option("--config", type=PATH, help="A ckptdiff.toml. Default: from here upwards.")
-@click.option("--no-cache", is_flag=True, help="Neither use nor write remembered digests.")
-@click.option("--rehash", is_flag=True, help="Read every byte again, remembered or not.")
-@click.option("--jobs", type=click.IntRange(1), metavar="N", help="Threads.  [default: all cores]")
+@config_option
+@no_cache_option
+@rehash_option
+@jobs_option
 @progress_option
 def command(
     roots: tuple[Path, ...],
@@ -53,7 +65,6 @@ def command(
     no_hash: bool,
     deep: bool,
     format_: api.Format,
-    as_json: bool,
     output: tuple[Path, ...],
     select: tuple[str, ...],
     ignore: tuple[str, ...],
@@ -82,7 +93,6 @@ def command(
     files = [(path, format_of(path, SUFFIXES)) for path in output]
     for path, _ in files:
         api.refuse_inside(path)
-    format_ = "json" if as_json else format_
     reports: list[CheckReport] = []
     codes: list[int] = []
     failed: CkptdiffError | None = None

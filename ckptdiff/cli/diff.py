@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import click
 
 from ckptdiff import api
-from ckptdiff.cli.options import PATH, progress_option
+from ckptdiff.cli.options import (
+    PATH,
+    jobs_option,
+    json_option,
+    no_cache_option,
+    progress_option,
+    rehash_option,
+)
 from ckptdiff.cli.output import use_color, write_stdout
 from ckptdiff.cli.progress import progress_sink
 from ckptdiff.records.delta import DeltaStatus, DiffOrder
 
-ORDERS = ("error", "max", "changed", "cosine", "name")
-STATUSES: tuple[DeltaStatus, ...] = (
-    "same",
-    "changed",
-    "dtype",
-    "shape",
-    "only_a",
-    "only_b",
-    "unread",
-)
+STATUSES: tuple[DeltaStatus, ...] = get_args(DeltaStatus)
 SHOWN = 20  # rows of text; JSON has all of them
 
 
@@ -30,7 +29,7 @@ SHOWN = 20  # rows of text; JSON has all of them
 @click.argument("b", type=PATH, metavar="B")
 @click.option("--raw", is_flag=True, help="Compare stored codes as codes too.")
 @click.option("--tensors", metavar="GLOB", help="Only tensors whose name matches.")
-@click.option("--sort", type=click.Choice(ORDERS), default="error", show_default=True)
+@click.option("--sort", type=click.Choice(get_args(DiffOrder)), default="error", show_default=True)
 @click.option(
     "--limit",
     type=click.IntRange(0),
@@ -43,10 +42,10 @@ SHOWN = 20  # rows of text; JSON has all of them
     type=click.Choice(STATUSES),
     help="Rows of this status. Repeatable.  [default: all but same, with --json all]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Write ckptdiff.diff/1 instead of text.")
-@click.option("--no-cache", is_flag=True, help="Neither use nor write remembered digests.")
-@click.option("--rehash", is_flag=True, help="Read every byte again, remembered or not.")
-@click.option("--jobs", type=click.IntRange(1), metavar="N", help="Threads.  [default: all cores]")
+@json_option("ckptdiff.diff/1")
+@no_cache_option
+@rehash_option
+@jobs_option
 @progress_option
 def command(
     a: Path,
@@ -75,7 +74,7 @@ def command(
     """
     if not as_json:
         limit = SHOWN if limit is None else limit
-        only = only or STATUSES[1:]
+        only = only or tuple(status for status in STATUSES if status != "same")
     report = api.diff(
         a,
         b,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import click
 
 from ckptdiff import api
+from ckptdiff.cli.options import json_option
 from ckptdiff.cli.output import use_color, write_stdout
 
 
 @click.command("doctor")
-@click.option("--json", "as_json", is_flag=True, help="Write ckptdiff.doctor/1 instead of text.")
+@json_option("ckptdiff.doctor/1")
 def command(as_json: bool) -> None:
     """Show versions and devices, and what each missing extra would enable.
 

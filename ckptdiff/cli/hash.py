@@ -7,7 +7,14 @@ from pathlib import Path
 import click
 
 from ckptdiff import api
-from ckptdiff.cli.options import PATH, progress_option
+from ckptdiff.cli.options import (
+    PATH,
+    jobs_option,
+    json_option,
+    no_cache_option,
+    progress_option,
+    rehash_option,
+)
 from ckptdiff.cli.output import use_color, write_file, write_stdout
 from ckptdiff.cli.progress import progress_sink
 from ckptdiff.errors import UsageError
@@ -18,10 +25,10 @@ from ckptdiff.errors import UsageError
 @click.option("--lock", type=PATH, metavar="FILE", help="Write the digests to a lock file.")
 @click.option("--verify", type=PATH, metavar="FILE", help="Exit 1 when DIR is not as locked.")
 @click.option("--sha256", is_flag=True, help="With SHA-256 of the files, for `sha256sum -c`.")
-@click.option("--json", "as_json", is_flag=True, help="Write ckptdiff.hash/1 instead of text.")
-@click.option("--no-cache", is_flag=True, help="Neither use nor write remembered digests.")
-@click.option("--rehash", is_flag=True, help="Read every byte again, remembered or not.")
-@click.option("--jobs", type=click.IntRange(1), metavar="N", help="Threads.  [default: all cores]")
+@json_option("ckptdiff.hash/1")
+@no_cache_option
+@rehash_option
+@jobs_option
 @progress_option
 def command(
     directory: Path,
@@ -45,7 +52,7 @@ def command(
     ckptdiff hash models/quantized/top10 --verify top10.lock
     """
     if lock is not None and verify is not None:
-        raise click.UsageError("--lock and --verify exclude each other")
+        raise click.UsageError("--lock and --verify: give one of them")
     if verify is not None and sha256:
         raise click.UsageError("--verify compares tensors; `sha256sum -c` compares the files")
     if lock is not None:

@@ -7,17 +7,17 @@ from pathlib import Path
 import click
 
 from ckptdiff import api
-from ckptdiff.cli.options import PATH, progress_option
+from ckptdiff.cli.options import PATH, base_option, json_option, progress_option
 from ckptdiff.cli.output import use_color, write_stdout
 from ckptdiff.cli.progress import progress_sink
 
 
 @click.command("layers")
 @click.argument("root", default=".", type=PATH)
-@click.option("--base", type=PATH, help="The full-precision checkpoint. Default: searched for.")
+@base_option
 @click.option("--modules", metavar="GLOB", help="Only modules whose name matches.")
 @click.option("--mismatches", is_flag=True, help="Only modules that a manifest contradicts.")
-@click.option("--json", "as_json", is_flag=True, help="Write ckptdiff.layers/1 instead of text.")
+@json_option("ckptdiff.layers/1")
 @progress_option
 def command(
     root: Path,

@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from ckptdiff import api
-from ckptdiff.cli.composing import carry_out, composing_options
+from ckptdiff.cli.composing import Wanted, carry_out, composing_options
 from ckptdiff.cli.exporting import export_options
-from ckptdiff.cli.options import PATH
+from ckptdiff.cli.options import PATH, base_option
 from ckptdiff.cli.progress import progress_sink
 from ckptdiff.records.export import ExportOptions
 from ckptdiff.records.plan import ENGINES, Engine
@@ -25,15 +25,21 @@ from ckptdiff.records.plan import ENGINES, Engine
     help="compose: from tensors of donors and base, without running a model. modelopt: "
     "quantized anew. autoquant: by a new search. auto: compose where all of it is provable.",
 )
-@click.option("--base", type=PATH, help="The full-precision checkpoint. Default: searched for.")
+@base_option
 @click.option(
     "--donor",
     "donors",
     multiple=True,
     type=PATH,
+    metavar="DIR",
     help="Take quantized modules from here. Repeatable. Default: the schemes of its family.",
 )
-@click.option("--out", type=PATH, help="Write below this directory, under the schemes' names.")
+@click.option(
+    "--out",
+    type=PATH,
+    metavar="ROOT",
+    help="Write below this directory, under the schemes' names.",
+)
 @click.option("--in-place", is_flag=True, help="Take the scheme's place; it becomes .broken-N.")
 @export_options
 @composing_options
@@ -45,12 +51,7 @@ def command(
     out: Path | None,
     in_place: bool,
     options: ExportOptions,
-    dry_run: bool,
-    yes: bool,
-    as_json: bool,
-    no_cache: bool,
-    jobs: int | None,
-    progress: str,
+    wanted: Wanted,
 ) -> None:
     """Write each SCHEME anew, as its coverage manifest says.
 
@@ -65,7 +66,7 @@ def command(
     ckptdiff reexport models/quantized/top* --donor models/all_layers --in-place
     ckptdiff reexport models/quantized/top10 --engine modelopt --calib my.jsonl
     """
-    sink = progress_sink(progress)
+    sink = progress_sink(wanted.progress)
     planned = api.plan_reexport(
         schemes,
         engine=engine,
@@ -76,6 +77,4 @@ def command(
         options=options,
         sink=sink,
     )
-    carry_out(
-        planned, dry_run=dry_run, yes=yes, as_json=as_json, cache=not no_cache, jobs=jobs, sink=sink
-    )
+    carry_out(planned, wanted, sink)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import click
 
 from ckptdiff import api
+from ckptdiff.cli.options import format_option
 from ckptdiff.cli.output import write_stdout
 
 
 @click.command("rule")
 @click.argument("code", required=False)
-@click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text")
-@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
-def command(code: str | None, format_: api.Format, as_json: bool) -> None:
+@format_option("text", "json")
+def command(code: str | None, format_: api.Format) -> None:
     """Show the manual of the rule CODE, or the table of all rules.
 
     \b
@@ -20,4 +20,4 @@ def command(code: str | None, format_: api.Format, as_json: bool) -> None:
     ckptdiff rule CK501
     ckptdiff rule identical-weights --format json
     """
-    write_stdout(api.render(api.rule_table(code), "json" if as_json else format_))
+    write_stdout(api.render(api.rule_table(code), format_))

@@ -7,15 +7,15 @@ from pathlib import Path
 import click
 
 from ckptdiff import api
-from ckptdiff.cli.options import PATH, progress_option
+from ckptdiff.cli.options import PATH, base_option, json_option, progress_option
 from ckptdiff.cli.output import use_color, write_stdout
 from ckptdiff.cli.progress import progress_sink
 
 
 @click.command("scan")
 @click.argument("root", default=".", type=PATH)
-@click.option("--base", type=PATH, help="The full-precision checkpoint. Default: searched for.")
-@click.option("--json", "as_json", is_flag=True, help="Write ckptdiff.scan/1 instead of text.")
+@base_option
+@json_option("ckptdiff.scan/1")
 @progress_option
 def command(root: Path, base: Path | None, as_json: bool, progress: str) -> None:
     """List what lies below ROOT from headers alone: no tensor is read, nothing is judged.

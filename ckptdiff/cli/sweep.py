@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
 from ckptdiff import api
-from ckptdiff.cli.composing import carry_out, composing_options
+from ckptdiff.cli.composing import Wanted, carry_out, composing_options
 from ckptdiff.cli.exporting import export_options
-from ckptdiff.cli.options import PATH
+from ckptdiff.cli.options import PATH, base_option
 from ckptdiff.cli.progress import progress_sink
 from ckptdiff.records.export import ExportOptions
 
@@ -34,12 +33,13 @@ from ckptdiff.records.export import ExportOptions
     "--top", required=True, metavar="10,20,...", help="Percent of the ranking, a scheme each."
 )
 @click.option("--out", required=True, type=PATH, metavar="ROOT", help="Write the schemes below.")
-@click.option("--base", type=PATH, help="The full-precision checkpoint. Default: searched for.")
+@base_option
 @click.option(
     "--donor",
     "donors",
     multiple=True,
     type=PATH,
+    metavar="DIR",
     help="Take quantized modules from here, before BASELINE. Repeatable.",
 )
 @export_options
@@ -53,12 +53,7 @@ def command(
     base: Path | None,
     donors: tuple[Path, ...],
     options: ExportOptions,
-    dry_run: bool,
-    yes: bool,
-    as_json: bool,
-    no_cache: bool,
-    jobs: int | None,
-    progress: str,
+    wanted: Wanted,
 ) -> None:
     """Build one scheme a percentage along the sensitivity ranking of BASELINE.
 
@@ -75,22 +70,25 @@ def command(
         --base models/base --donor models/q/fp8_everything --yes
     ckptdiff sweep --baseline-from models/base --top 10,50,100 --out new --yes
     """
-    sink = progress_sink(progress)
+    sink = progress_sink(wanted.progress)
     percents = [part.strip() for part in top.split(",") if part.strip()]
-    shared: dict[str, Any] = {
-        "dry_run": dry_run, "yes": yes, "as_json": as_json, "cache": not no_cache, "jobs": jobs,
-        "sink": sink,
-    }  # fmt: skip
     if (baseline is None) == (model is None):
         raise click.UsageError("Name BASELINE, or a model by --baseline-from.")
     if model is not None:
         if base is not None or donors:
-            raise click.UsageError("--baseline-from makes its own donor, and MODEL is its base.")
-        first = api.plan_baseline(model, top=percents, out=out, bits=bits, options=options)
-        carry_out(first, execute=api.execute_baseline, **shared)
+            raise click.UsageError(
+                "--baseline-from makes its own donor, and MODEL is its base: leave out --base and "
+                "--donor."
+            )
+        first = api.plan_baseline(
+            model, top=percents, out=out, bits=bits, options=options, sink=sink
+        )
+        carry_out(first, wanted, sink, api.execute_baseline)
         return
     assert baseline is not None
     if bits is not None or options != ExportOptions():
-        raise click.UsageError("--bits and options of ModelOpt go with --baseline-from.")
+        raise click.UsageError(
+            "--bits and options of ModelOpt go with --baseline-from: leave them out for BASELINE."
+        )
     planned = api.plan_sweep(baseline, top=percents, out=out, base=base, donors=donors, sink=sink)
-    carry_out(planned, **shared)
+    carry_out(planned, wanted, sink)

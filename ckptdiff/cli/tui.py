@@ -11,21 +11,27 @@ from typing import Literal
 
 import click
 
-from ckptdiff.cli.options import PATH
+from ckptdiff.cli.options import PATH, base_option, config_option
 from ckptdiff.errors import CapabilityError, RootError, UsageError
 
 
 @click.command("tui")
 @click.argument("root", default=".", type=PATH)
-@click.option("--base", type=PATH, help="The full-precision checkpoint. Default: searched for.")
-@click.option("--config", type=PATH, help="A ckptdiff.toml. Default: from here upwards.")
+@base_option
+@config_option
 @click.option("--theme", type=click.Choice(["dark", "light"]), default="dark", show_default=True)
 @click.option("--watch/--no-watch", default=True, help="Look again when a scheme changes.")
 @click.option(
     "--read-only", is_flag=True, help="No export, no repair; digests alone are remembered."
 )
 @click.option("--serve", is_flag=True, help="Serve it to a browser on this machine, read-only.")
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Of --serve. 0: any free.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    metavar="N",
+    help="Of --serve. 0: any free.",
+)
 @click.option("--allow-write", is_flag=True, help="With --serve: let the browser write, too.")
 def command(
     root: Path,
@@ -49,9 +55,9 @@ def command(
     ckptdiff tui models/quantized --serve
     """
     if allow_write and not serve:
-        raise click.UsageError("--allow-write belongs to --serve")
+        raise click.UsageError("--allow-write belongs to --serve: give both, or neither")
     if allow_write and read_only:
-        raise click.UsageError("--allow-write and --read-only exclude each other")
+        raise click.UsageError("--allow-write and --read-only: give one of them")
     if not root.is_dir():
         raise RootError(f"{root} is not there, or no directory", "Check the path.")
     from ckptdiff.tui.state import Options

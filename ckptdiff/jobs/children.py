@@ -265,15 +265,19 @@ def _log_path(log: Path | None) -> Path:
     return Path(name)
 
 
-def _environment(program: Program, directory: str) -> dict[str, str]:
-    """Ours, with nothing relative on the path, and this package where the child finds it. What
-    transformers copies of a model's own code goes to the child's directory, and with it."""
+def python_path() -> str:
+    """PYTHONPATH of a child: ours, with nothing relative in it, and where this package is."""
     paths: Sequence[str] = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     home = str(Path(ckptdiff.__file__).parents[1])
-    absolute = [str(Path(path).absolute()) for path in paths if path]
+    return os.pathsep.join([*(str(Path(path).absolute()) for path in paths if path), home])
+
+
+def _environment(program: Program, directory: str) -> dict[str, str]:
+    """Ours, with this package where the child finds it. What transformers copies of a model's
+    own code goes to the child's directory, and with it."""
     return {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([*absolute, home]),
+        "PYTHONPATH": python_path(),
         "PYTHONUNBUFFERED": "1",
         "HF_MODULES_CACHE": str(Path(directory, "modules")),
         **program.environment,

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,26 @@ PROGRAM = Program(
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     },
 )
+_ASSIGNED = re.compile(r"^([A-Z]\w*)\b[^=\n]*=", re.MULTILINE)
+
+
+def require_preset(name: str) -> None:
+    """Raise `UsageError` when the ModelOpt that is installed has no preset of that name.
+
+    Importing it takes seconds, so its sources are read as text: a name that they do not assign is
+    refused, and whether one that they assign is a preset is for the child to say.
+    """
+    spec = find_spec("modelopt")
+    folders = (spec.submodule_search_locations or []) if spec else []
+    assigned = {
+        found
+        for folder in folders
+        for file in Path(folder, "torch", "quantization").glob("*.py")
+        for found in _ASSIGNED.findall(file.read_text(encoding="utf-8", errors="replace"))
+    }
+    known = sorted(found for found in assigned if found.endswith("_CFG"))
+    if known and name not in assigned:
+        raise UsageError(f"ModelOpt has no preset {name}", f"It has {', '.join(known)}.")
 
 
 def carry_out(jobs: Sequence[ExportJob], how: How) -> tuple[Outcome, ...]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import partial
 
@@ -14,17 +15,29 @@ import xxhash
 
 from ckptdiff.analysis.proving.proof import Maxima, Weight, judge
 from ckptdiff.analysis.proving.provable import Case, Stored, Surveyor
-from ckptdiff.analysis.spreading import Watch, spread
+from ckptdiff.analysis.spreading import spread
 from ckptdiff.analysis.tensors import TensorReader
 from ckptdiff.events import CancelToken, Sink
 from ckptdiff.jobs.outcomes import Memory
-from ckptdiff.quant.arrays import F32, Array, MisfitError, Rows, threads_for_arithmetic
+from ckptdiff.jobs.workers import Observer, Workers
+from ckptdiff.quant.arrays import (
+    F32,
+    MOST_THREADS,
+    Array,
+    MisfitError,
+    Rows,
+    threads_for_arithmetic,
+)
 from ckptdiff.records.checkpoint import Shard, Unread
 from ckptdiff.records.evidence import SchemeEvidence
 from ckptdiff.records.proof import Outcome, Proof
 from ckptdiff.sources.local import Unreadable
 
 STAGE = "prove"
+# From which size on a dtype has all its digits; BF16 and F64 are taken for float32.
+_LEAST = {"F16": 2.0**-14, "F32": 2.0**-126}
+# Starting processes takes as long as this many bytes take threads.
+_FOR_PROCESSES = 1 << 32
 
 
 def prove(
@@ -67,22 +80,43 @@ def prove(
         else:
             tasks[key.rpartition(".")[0]].append(case)
     if tasks:
-        with TensorReader() as reader:
-            results = spread(
-                list(tasks.values()),
-                partial(work.prove, reader),
-                stage=STAGE,
-                total=sum(work.nbytes(case) for group in tasks.values() for case in group),
-                jobs=threads_for_arithmetic(jobs),
-                sink=sink,
-                cancel=cancel,
-            )
+        results = _spread(work, list(tasks.values()), jobs=jobs, sink=sink, cancel=cancel)
         fresh = {proof.key: proof for proofs in results for proof in proofs}
         if memory is not None:
             shards = {key: [p.shard for _, p in work.sources(cases[key])] for key in fresh}
             memory.remember(keys_of, fresh, shards)
         found |= fresh
     return _calibrated_otherwise({key: found[key] for key in sorted(found)})
+
+
+def _spread(
+    work: _Work,
+    tasks: Sequence[Sequence[Case]],
+    *,
+    jobs: int | None,
+    sink: Sink,
+    cancel: CancelToken,
+) -> list[list[Proof]]:
+    """The proofs of every task, by threads, or by processes where those pay."""
+    total = sum(work.nbytes(case) for task in tasks for case in task)
+    wanted = jobs or os.cpu_count() or 1
+    with ExitStack() as stack:
+        if wanted > MOST_THREADS and total >= _FOR_PROCESSES:
+            wanted = min(wanted, len(tasks))
+            prepare = partial(_worker, work.scheme, work.base)
+            prove = stack.enter_context(Workers(prepare, wanted)).run
+        else:
+            wanted = threads_for_arithmetic(jobs)
+            prove = partial(work.prove, stack.enter_context(TensorReader()))
+        return spread(tasks, prove, stage=STAGE, total=total, jobs=wanted, sink=sink, cancel=cancel)
+
+
+def _worker(
+    scheme: SchemeEvidence, base: SchemeEvidence
+) -> Callable[[Sequence[Case], Observer], list[Proof]]:
+    """What a process does; it ends with its open shards."""
+    threads_for_arithmetic(1)
+    return partial(_Work(scheme, base, Surveyor(scheme, base)).prove, TensorReader())
 
 
 def _calibrated_otherwise(proofs: Mapping[str, Proof]) -> Mapping[str, Proof]:
@@ -146,7 +180,7 @@ def _located(side: SchemeEvidence, shard: Shard) -> Iterator[None]:
 class _Meter:
     """Tells a watch of the bytes that were read, but never of more than were announced."""
 
-    def __init__(self, watch: Watch, nbytes: int) -> None:
+    def __init__(self, watch: Observer, nbytes: int) -> None:
         self._watch, self._left = watch, nbytes
 
     def advance(self, nbytes: int | None = None) -> None:
@@ -165,7 +199,7 @@ class _Work:
     base: SchemeEvidence
     surveyor: Surveyor
 
-    def prove(self, reader: TensorReader, cases: Sequence[Case], watch: Watch) -> list[Proof]:
+    def prove(self, reader: TensorReader, cases: Sequence[Case], watch: Observer) -> list[Proof]:
         """The proofs of modules that have one parent, in turn: they may share maxima."""
         meter = _Meter(watch, sum(map(self.nbytes, cases)))
         maxima = Maxima(
@@ -264,11 +298,14 @@ class _Work:
         return Rows(count, columns, read)
 
     def _fold(self, reader: TensorReader, key: str) -> F32:
-        """What an export made of a norm, relatively: the columns behind it got the inverse."""
-        arrays = []
+        """What an export made of a norm, relatively: the columns behind it got the inverse. NaN
+        where either is so small that its dtype keeps less of it."""
+        arrays, tiny = [], []
         for side, part in zip((self.scheme, self.base), self.surveyor.norms(key), strict=True):
             with _located(side, part.shard):
-                arrays.append(reader.array(part.shard, part.name).astype(np.float32))
+                stored = reader.array(part.shard, part.name)
+            arrays.append(stored.astype(np.float32))
+            tiny.append(np.abs(arrays[-1]) < _LEAST.get(part.tensor.dtype, _LEAST["F32"]))
         mine, theirs = arrays
         with np.errstate(all="ignore"):
-            return np.where(theirs == 0, np.float32(1), mine / theirs)
+            return np.where(np.logical_or(*tiny), np.float32(np.nan), mine / theirs)

@@ -15,7 +15,7 @@ import numpy as np
 
 from ckptdiff.quant import fp8, int4, int8, mx, nvfp4
 from ckptdiff.quant.arrays import F32, Array, Rows, Scales
-from ckptdiff.quant.dialects import ALL, HOSTS, Dialect, Host
+from ckptdiff.quant.dialects import Dialect
 from ckptdiff.records.layout import LayoutName
 
 
@@ -106,21 +106,6 @@ def closed_form(layout: LayoutName, smoothed: bool = False) -> ClosedForm | Unpr
     if smoothed:
         return Unprovable("the weight was smoothed with statistics of calibration data")
     return _FORMS[layout]
-
-
-def dialects_for(layout: LayoutName, base: Host | None = None) -> tuple[Dialect, ...]:
-    """The dialects in which a weight's bytes can differ, likeliest host first.
-
-    `base` is the dtype of the base on disk. All six are told apart by FP8 with one scale a
-    tensor; elsewhere a float32 host does with a BF16 base what a BF16 host does. Empty for
-    the layouts that have no closed form.
-    """
-    if isinstance(closed_form(layout), Unprovable):
-        return ()
-    hosts = sorted(HOSTS, key=lambda host: host != base)
-    if layout != "fp8" and base == "BF16":
-        hosts.remove("F32")
-    return tuple(dialect for host in hosts for dialect in ALL if dialect.host == host)
 
 
 def requantise(

@@ -37,7 +37,6 @@ class Declared:
     percent: float | None
     selected: frozenset[str] | None = None
     dropped: frozenset[str] | None = None
-    recipes_selected: int | None = None
     recipes_total: int | None = None
     unknown: tuple[str, ...] = ()
     manifest: str | None = None

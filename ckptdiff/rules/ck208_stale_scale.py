@@ -16,7 +16,8 @@ class StaleScale(RecomputedRule):
     and forgot their scales. A scale may be taken over all linears that share an input, or over
     this one alone, divided by (CPU) or multiplied by the reciprocal (CUDA): any of these is
     fine. Where no weight of a format has the scale of a maximum, but all codes go with theirs,
-    the exporter calibrated otherwise; then only CK209 judges.
+    the exporter calibrated otherwise; then only CK209 judges. Scales that AWQ or SmoothQuant
+    searched are stale when the codes under them are base's under other scales.
 
     What to do: re-export the scheme, or take the expected scale from the report's JSON.
     """

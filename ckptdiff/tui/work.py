@@ -120,7 +120,7 @@ class Work:
         if state.report is None or mode in state.failures:
             return
         if mode == "layers" and state.layers is None:
-            self._once("layers", self._layers(state))
+            self._once("layers", self._layers())
         elif mode == "identity" and state.overlap is None and state.hashed:
             self._once("overlap", self._overlap(state))
         elif mode == "diff" and state.diff is None and state.pair:
@@ -130,7 +130,7 @@ class Work:
         if not self.bridge.runs(job):
             self.bridge.start(job, task)
 
-    def _layers(self, state: State) -> Callable[[Sink, CancelToken], Tabled]:
+    def _layers(self) -> Callable[[Sink, CancelToken], Tabled]:
         options = self.options
 
         def task(sink: Sink, cancel: CancelToken) -> Tabled:

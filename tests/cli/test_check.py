@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import pty
 import shutil
-import signal
-import struct
-import subprocess
-import termios
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import build
 import jsonschema
 import pytest
-from command import COMMAND, SECONDS, check, environment, run
+from command import check, run
 
 from ckptdiff.report.json import json_schema
 
@@ -222,6 +215,14 @@ def test_format(sweep: Path) -> None:
     assert run("check", sweep, "--format", "json").out == check(sweep).out
     assert run("check", sweep, "--format", "text").out == run("check", sweep).out
     assert run("check", sweep, "--format", "yaml").code == 2
+    assert run("check", sweep, "--format", "json", "--json").out == check(sweep).out
+
+
+@pytest.mark.parametrize("command", ["check", "rule"])
+def test_two_formats_are_one_too_many(command: str) -> None:
+    done = run(command, "--json", "--format", "text")
+    assert (done.code, done.out) == (2, b"")
+    assert "--json and --format text: give one of them" in done.err
 
 
 def test_output_files(bug: Path, tmp_path: Path) -> None:
@@ -373,276 +374,3 @@ def test_unknown_option_and_command(sweep: Path) -> None:
     assert run("chekc", sweep).code == 2
     assert run("check", "--help").code == 0
     assert run("--version").code == 0
-
-
-# ckptdiff.toml
-
-
-def test_settings_are_found_from_the_working_directory_upwards(bug: Path) -> None:
-    (bug.parent / "ckptdiff.toml").write_text('fail_on = "never"')
-    deeper = bug.parent / "a/b"
-    deeper.mkdir(parents=True)
-    result = check(bug, cwd=deeper)
-    assert result.code == 0
-    assert result.report["config"] == "../ckptdiff.toml"
-    assert "settings: ../ckptdiff.toml" in run("check", bug, cwd=deeper).text
-    (deeper.parent / "ckptdiff.toml").write_text("")  # the nearest one counts
-    assert check(bug, cwd=deeper).code == 1
-
-
-@pytest.mark.parametrize("where", [".", TOP10])
-def test_settings_inside_root_silence_nothing(bug: Path, where: str) -> None:
-    inside = bug / where / "ckptdiff.toml"
-    inside.write_text('fail_on = "never"\n[[ignore]]\ncode = "CK"\nreason = "trust me"')
-    for cwd, root in ((bug.parent, bug), (bug, Path()), (bug / TOP10, Path("..")),
-                      (bug / TOP10, bug)):  # fmt: skip
-        result = check(root, cwd=cwd)
-        assert result.code == 1
-        assert result.report["config"] is None
-        assert result.report["ignored"] == []
-    link = bug.parent / "link"
-    link.symlink_to(bug)
-    assert check(link, cwd=bug).code == 1
-    # Named, it counts, and the report says so.
-    result = check(bug, "--config", inside)
-    assert result.code == 0
-    assert result.report["config"] == inside.relative_to(bug).as_posix()
-
-
-def test_settings_say_what_options_say(bug: Path) -> None:
-    shutil.move(bug.parent / "base", bug.parent / "deep/inside/base")
-    settings = bug.parent / "settings.toml"
-    settings.write_text(
-        f"""
-base = "deep/inside/base"
-fail_on = "warning"
-require = ["base", "manifest"]
-expect = 5
-select = ["CK3", "CK5"]
-
-[[ignore]]
-code = "CK302"
-schemes = ["{TOP10}"]
-reason = "known"
-"""
-    )
-    result = check(bug, "--config", settings, cwd=bug)
-    report = result.report
-    assert report["base"] == {"id": "../deep/inside/base", "found_by": "ckptdiff.toml"}
-    assert result.unread == {".": "4 schemes found, 5 expected"}
-    assert [(f["code"], f["schemes"], f["reason"]) for f in report["ignored"]] == [
-        ("CK302", [TOP10], "known")
-    ]
-    assert result.code == 1
-    # Options outweigh settings.
-    assert check(bug, "--config", settings, "--expect", "4").unread == {}
-    assert check(bug, "--config", settings, "--fail-on", "never").code == 2
-    assert check(bug, "--config", settings, "--select", "CK501").codes == {"CK501"}
-
-
-BAD_TOML = {
-    "not-toml": "fail_on = ",
-    "not-utf-8": b"fail_on = '\xff'",
-    "unknown-key": "fial_on = 'never'",
-    "unknown-table": "[rules]\nx = 1",
-    "fail-on": "fail_on = 'sometimes'",
-    "fail-on-type": "fail_on = ['error']",
-    "base": "base = 1",
-    "base-missing": "base = 'no/such/base'",
-    "base-nul": 'base = "a\\u0000b"',
-    "require": "require = ['tokenizer']",
-    "require-type": "require = 'base'",
-    "expect": "expect = 'ten'",
-    "expect-float": "expect = 1.5",
-    "expect-true": "expect = true",
-    "expect-digits": "expect = " + "9" * 5_000,
-    "select-type": "select = 'CK1'",
-    "select-unknown": "select = ['CK999']",
-    "ignore-type": "ignore = ['CK1']",
-    "ignore-no-reason": "[[ignore]]\ncode = 'CK501'",
-    "ignore-blank-reason": "[[ignore]]\ncode = 'CK501'\nreason = ' '",
-    "ignore-no-code": "[[ignore]]\nreason = 'x'",
-    "ignore-unknown-key": "[[ignore]]\ncode = 'CK501'\nreason = 'x'\nuntil = 'may'",
-    "ignore-unknown-code": "[[ignore]]\ncode = 'CK999'\nreason = 'x'",
-    "ignore-schemes": "[[ignore]]\ncode = 'CK501'\nreason = 'x'\nschemes = 'top10'",
-    "nested": "a = " + "[" * 100_000,
-    "nested-tables": "a." * 3_000 + "a = 1",
-    "escape": 'fail_on = "\\u001b[2J"',
-}
-
-
-@pytest.mark.parametrize("case", BAD_TOML)
-def test_bad_settings(sweep: Path, case: str) -> None:
-    settings = sweep.parent / "ckptdiff.toml"
-    content = BAD_TOML[case]
-    settings.write_bytes(content if isinstance(content, bytes) else content.encode())
-    result = run("check", sweep, cwd=sweep.parent)
-    assert result.code == 2
-    assert result.out == b""
-    assert len(result.err) < 2_000
-    assert len(result.err.splitlines()) >= 2, "there is no next step"
-
-
-def test_settings_that_are_not_there(sweep: Path) -> None:
-    assert run("check", sweep, "--config", sweep / "nothing.toml").code == 2
-    assert run("check", sweep, "--config", sweep).code == 2
-    fifo = sweep.parent / "ckptdiff.toml"
-    os.mkfifo(fifo)
-    assert run("check", sweep, cwd=sweep.parent).code == 2
-    fifo.unlink()
-    fifo.symlink_to("nowhere")
-    assert run("check", sweep, cwd=sweep.parent).code == 2
-
-
-# stdout, stderr, terminals
-
-
-def test_progress_json(bug: Path) -> None:
-    result = run("check", bug, "--json", "--progress", "json")
-    assert result.out == check(bug).out
-    events = [json.loads(line) for line in result.err.splitlines()]
-    assert {event["event"] for event in events} == {"started", "advanced", "finished"}
-    for stage in ("read", "hash"):
-        mine = [event for event in events if event["stage"] == stage]
-        assert mine[0]["event"] == "started"
-        assert mine[-1]["event"] == "finished"
-        done = sum(event.get("amount", 0) for event in mine)
-        assert done == mine[0]["total"] > 0
-
-
-@pytest.mark.parametrize("mode", ["auto", "off"])
-def test_progress_is_silent_without_a_terminal(sweep: Path, mode: str) -> None:
-    assert run("check", sweep, "--progress", mode).err == ""
-    assert run("check", sweep, "--progress", "loud").code == 2
-
-
-def shell(script: str, *arguments: str | Path) -> subprocess.CompletedProcess[bytes]:
-    """`script` with the command as "$@", and stdout and stderr caught."""
-    return subprocess.run(
-        ["bash", "-c", script, "bash", *COMMAND, *arguments],
-        capture_output=True,
-        timeout=SECONDS,
-        env=environment(),
-        check=False,
-    )
-
-
-def big(root: Path) -> Path:
-    """Make the JSON report of `root` larger than any pipe holds."""
-    for number in range(1_500):
-        (root / f".{number:0100}").mkdir()
-    assert len(check(root).out) > 200_000
-    return root
-
-
-@pytest.mark.parametrize("unbuffered", ["", "PYTHONUNBUFFERED=1 "])
-def test_reader_that_has_seen_enough(sweep: Path, unbuffered: str) -> None:
-    big(sweep)
-    script = f'{unbuffered}"$@" | head -1; exit ${{PIPESTATUS[0]}}'
-    done = shell(script, "check", sweep, "--json")
-    assert done.stdout == b"{\n"
-    assert done.stderr == b""
-    assert done.returncode == 141  # as of any program that SIGPIPE ends; 1 would be a finding
-
-
-def test_reader_of_progress_that_goes_away(sweep: Path) -> None:
-    read, write = os.pipe()
-    os.close(read)
-    done = subprocess.run(
-        [*COMMAND, "check", sweep, "--json", "--progress", "json"],
-        stdout=subprocess.PIPE,
-        stderr=write,
-        timeout=SECONDS,
-        env=environment(),
-        check=False,
-    )
-    os.close(write)
-    assert done.returncode == 0
-    assert done.stdout == check(sweep).out
-
-
-def test_stdout_that_cannot_be_written(sweep: Path) -> None:
-    for place in (">/dev/full", ">&-"):
-        done = shell(f'"$@" {place}', "check", sweep)
-        assert done.returncode == 2
-        assert b"Traceback" not in done.stderr
-        assert done.stderr.startswith(b"ckptdiff: stdout ")
-    done = shell('"$@" 2>&-', "check", sweep)
-    assert done.returncode == 0
-    assert done.stdout == run("check", sweep).out
-    assert shell('"$@" 2>&-', "check", sweep / "nothing").returncode == 2
-    assert shell('"$@" 2>/dev/full', "check", sweep / "nothing").returncode == 2
-
-
-def on_terminal(*arguments: str | Path, **env: str) -> tuple[int, str]:
-    """Exit code and output of the command with a terminal as stdout and stderr."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    process = subprocess.Popen(
-        [*COMMAND, *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=theirs,
-        stderr=theirs,
-        env=environment({"TERM": "xterm-256color", **env}),
-    )
-    os.close(theirs)
-    output = b"".join(_read_all(ours))
-    os.close(ours)
-    return process.wait(SECONDS), output.decode().replace("\r\n", "\n")
-
-
-def _read_all(terminal: int) -> Iterator[bytes]:
-    while True:
-        try:
-            part = os.read(terminal, 65536)
-        except OSError:  # EIO: the last writer has closed it
-            return
-        if not part:
-            return
-        yield part
-
-
-def test_colour_on_terminals_only(bug: Path, tmp_path: Path) -> None:
-    plain = run("check", bug).text
-    code, coloured = on_terminal("check", bug, "-o", tmp_path / "report.txt")
-    assert code == 1
-    assert "\x1b[31;1mFAIL\x1b[0m" in coloured
-    assert (tmp_path / "report.txt").read_text() == plain
-    assert on_terminal("check", bug, NO_COLOR="1") == (1, plain)
-    assert on_terminal("check", bug, TERM="dumb") == (1, plain)
-    assert "\x1b" not in plain
-    assert "\x1b" not in on_terminal("check", bug, "--json")[1]
-
-
-# Ctrl-C
-
-
-def test_interrupt_while_hashing(tmp_path: Path) -> None:
-    scheme = tmp_path / "root/one"
-    scheme.mkdir(parents=True)
-    size = 20_000_000_000
-    header = json.dumps({"a": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
-    file = scheme / "model.safetensors"
-    file.write_bytes(struct.pack("<Q", len(header)) + header)
-    os.truncate(file, 8 + len(header) + size)  # a hole: it takes no room and seconds to read
-    process = subprocess.Popen(
-        [*COMMAND, "check", scheme.parent, "--progress", "json"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    )
-    assert process.stderr is not None
-    while json.loads(line := process.stderr.readline()) != {
-        "event": "started", "stage": "hash", "total": size, "unit": "bytes"
-    }:  # fmt: skip
-        assert line
-    assert json.loads(process.stderr.readline())["event"] == "advanced"
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=SECONDS)
-    assert '"finished"' not in err
-    assert process.returncode == 130
-    assert out == ""
-    assert "Traceback" not in err
-    assert "interrupted" in err

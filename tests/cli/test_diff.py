@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def write(path: Path, found: dict[str, Spec]) -> Path:
 
 
 def plain(values: np.ndarray, dtype: str = "BF16") -> Spec:
-    kind = {"BF16": ml_dtypes.bfloat16, "F16": np.float16, "F32": np.float32, "F64": np.float64}
+    kind = {"BF16": ml_dtypes.bfloat16, "F16": "f2", "F32": "f4", "F64": "f8", "I64": "i8"}
     return Spec(dtype, values.shape, "", values.astype(kind[dtype]).tobytes())
 
 
@@ -199,6 +200,40 @@ def test_shapes_and_what_one_side_lacks(tmp_path: Path) -> None:
     text = run("diff", *sides).text
     assert "x.weight: BF16 [4, 6] against BF16 [6, 4]" in text
     assert "only in A\n  a.weight: BF16 [4, 6]" in text
+
+
+def test_a_tensor_that_alone_differs_is_named(tmp_path: Path) -> None:
+    values = np.ones((2, 3))
+    rest = {"z.weight": plain(values)}
+    a = write(tmp_path / "a", {"x.weight": plain(values), **rest})
+    b = write(tmp_path / "b", {"x.weight": plain(values.T), **rest})
+    none = write(tmp_path / "none", rest)
+    said = "one tensor of 2 differs: x.weight, "
+    assert ckptdiff.diff(a, b).sentence == f"{said}of shape [2, 3] in A and [3, 2] in B"
+    assert ckptdiff.diff(a, none).sentence == f"{said}only in A"
+    assert ckptdiff.diff(none, a).sentence == f"{said}only in B"
+
+
+def test_integers_that_float64_cannot_tell_apart(tmp_path: Path) -> None:
+    values = [2**53, 2**62, -(2**63), 2**63 - 1, 5]
+    others = [2**53 + 1, 2**62 - 3, -(2**63), 2**63 - 1, 5]
+    one, other = np.array(values), np.array(others)
+    a = write(tmp_path / "a", {"x.weight": plain(one, "I64")})
+    b = write(tmp_path / "b", {"x.weight": plain(other, "I64")})
+    floats = write(tmp_path / "floats", {"x.weight": plain(one, "F64")})
+    found = row(ckptdiff.diff(a, b), "x.weight")
+    sizes = [abs(y - x) for x, y in zip(values, others, strict=True)]
+    assert (found.max_abs, found.mean_abs) == (max(sizes), sum(sizes) / len(sizes))
+    assert found.sqnr_db == pytest.approx(
+        10 * math.log10(sum(x * x for x in values) / sum(d * d for d in sizes)), rel=1e-12
+    )
+    # In another dtype as well: 2^63 - 1 has no float64, all other values of A have one.
+    found = row(ckptdiff.diff(a, floats), "x.weight")
+    assert (found.status, found.max_abs, found.first_difference) == ("dtype", 1, (3,))
+    assert "equal values" not in ckptdiff.diff(b, floats).sentence
+    detail = ckptdiff.api.differences(a, b, "x.weight")
+    assert detail.difference is not None
+    assert (detail.difference.least, detail.difference.greatest) == (-3, 1)
 
 
 @pytest.mark.parametrize("lost", [np.nan, np.inf, -np.inf])

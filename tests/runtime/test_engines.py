@@ -404,9 +404,16 @@ def test_a_model_that_modelopt_refuses(bench: Bench, tmp_path: Path) -> None:
 
 
 def test_an_unknown_preset(bench: Bench, tmp_path: Path) -> None:
-    options = replace(bench.options, preset="FP7_CFG")
-    report = api.execute(plan(bench, bench.stub("fp8", 50), "modelopt", tmp_path, options=options))
-    assert "no preset FP7_CFG" in str(report.outcomes[0].reason)
+    stub = bench.stub("fp8", 50)
+    for name in ("FP7_CFG", "FP8", "fp8_default_cfg", ""):
+        options = replace(bench.options, preset=name)
+        with pytest.raises(UsageError, match=f"no preset {name}") as raised:
+            plan(bench, stub, "auto", tmp_path, options=options)
+        assert "FP8_DEFAULT_CFG, " in raised.value.next_step
+    # Assigned, and no preset: only ModelOpt itself can tell.
+    options = replace(bench.options, preset="BiasType")
+    report = api.execute(plan(bench, stub, "modelopt", tmp_path, options=options))
+    assert "no preset BiasType" in str(report.outcomes[0].reason)
     assert list(tmp_path.iterdir()) == []
 
 

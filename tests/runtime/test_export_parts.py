@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from ckptdiff.errors import ChildError, UsageError
 from ckptdiff.events import Advanced
+from ckptdiff.jobs.exporting import require_preset
 from ckptdiff.records.export import Calibration
 from ckptdiff.records.probe import Prompt
 from ckptdiff.runtime.export import drawing, standins
@@ -96,6 +97,16 @@ def test_an_unknown_preset_lists_those_that_are_known() -> None:
     with pytest.raises(UsageError) as caught:
         preset("FP9_CFG")
     assert "FP8_DEFAULT_CFG" in caught.value.next_step
+
+
+def test_every_preset_is_known_without_importing_modelopt() -> None:
+    found = {name: getattr(mtq, name) for name in dir(mtq)}
+    presets = [n for n, value in found.items() if isinstance(value, dict) and "quant_cfg" in value]
+    assert len(presets) > 20
+    for name in presets:
+        require_preset(name)
+    with pytest.raises(UsageError, match="no preset FP9_CFG"):
+        require_preset("FP9_CFG")
 
 
 @pytest.mark.parametrize(

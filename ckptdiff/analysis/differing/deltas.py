@@ -188,13 +188,9 @@ def sentence_of(
 
 
 def _differences(total: DiffTotal, different: Sequence[Outcome]) -> str:
-    if len(different) == 1 and different[0].sums is not None:
+    if len(different) == 1:
         found = row_of(different[0])
-        place = ""
-        if found.first_difference is not None:
-            index = ", ".join(map(str, found.first_difference))
-            place = f", first at [{index}]"
-        return f"one tensor of {total.tensors:,} differs: {found.name}{place}"
+        return f"one tensor of {total.tensors:,} differs: {found.name}{_in_what(found)}"
     parts = [
         (total.changed, "with other values"),
         (total.dtype, "stored in another format"),
@@ -204,6 +200,19 @@ def _differences(total: DiffTotal, different: Sequence[Outcome]) -> str:
     ]
     said = ", ".join(f"{count:,} {what}" for count, what in parts if count)
     return f"{len(different):,} of {total.tensors:,} tensors differ: {said}"
+
+
+def _in_what(row: TensorDelta) -> str:
+    """What there is to say of a tensor that is the only one to differ."""
+    if row.b is None:
+        return ", only in A"
+    if row.a is None:
+        return ", only in B"
+    if row.status == "shape":
+        return f", of shape {list(row.a.shape)} in A and {list(row.b.shape)} in B"
+    if row.first_difference is not None:
+        return f", first at {list(row.first_difference)}"
+    return ""
 
 
 def _by_how_much(total: DiffTotal, different: Sequence[Outcome]) -> str:

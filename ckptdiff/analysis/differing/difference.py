@@ -1,10 +1,9 @@
 """Difference statistics of values, chunk by chunk: sums that can be added up, then numbers.
 
 A chunk is worked on in float32, and its sums are added up in float64, which leaves a relative
-error of 1e-6: enough for everything but
-small differences of large sums. Where those matter (`is_precise` says so), and where float32
-overflows, underflows or meets what is not finite, the same is done in float64. Which tensors
-belong together is decided elsewhere.
+error of 1e-6: enough for everything but small differences of large sums. Where those matter
+(`is_precise` says so), and where float32 overflows, underflows or meets what is not finite, the
+same is done in float64. Which tensors belong together is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -149,14 +148,15 @@ class Sums:
         sampled: bool = False,
     ) -> None:
         """As `take`, in float64 and for any values; NaN counts as equal to NaN."""
-        x, y = x.astype(np.float64), y.astype(np.float64)
+        x, y = widened(x, y)
         unequal = differs if differs is not None else (x != y) & ~(np.isnan(x) & np.isnan(y))
         finite = np.isfinite(x) & np.isfinite(y)
         if lost := x.size - int(np.count_nonzero(finite)):
             self.nonfinite += lost
             x[~finite] = 0
             y[~finite] = 0
-        d = y - x
+        d = (y - x).astype(np.float64, copy=False)
+        x, y = x.astype(np.float64, copy=False), y.astype(np.float64, copy=False)
         self._lengths(x.size, _dot(x, x), _dot(x, d), _dot(d, d), _dot(y, y), _dot(x, y))
         size = np.abs(d)
         self.size += float(size.sum())
@@ -210,6 +210,13 @@ class Sums:
                 decade = _LOWEST + at
                 self.decades[decade] = self.decades.get(decade, 0) + scale * count
         self.seen += changed
+
+
+def widened(x: Array, y: Array) -> tuple[Array, Array]:
+    """Copies of both in a float that holds their values and differences: float64, and for
+    integers of 64 bits, of which float64 makes one number beyond 2^53, long double."""
+    wide = np.longdouble if np.dtype(np.int64) in (x.dtype, y.dtype) else np.float64
+    return x.astype(wide), y.astype(wide)
 
 
 def is_precise(sums: Sums) -> bool:

@@ -17,6 +17,7 @@ from ckptdiff.analysis.codes import CodeSums, at_their_extreme, bits, code_sums
 from ckptdiff.analysis.differing.difference import CHUNK, Sums
 from ckptdiff.analysis.differing.pairs import Fold, Gain, Operand, Pair, Part
 from ckptdiff.analysis.tensors import TensorReader
+from ckptdiff.analysis.unpacking import open_rows
 from ckptdiff.events import CancelToken
 from ckptdiff.quant.arrays import F32, STORED, Array, MisfitError
 from ckptdiff.quant.registry import CODINGS, dequantise
@@ -59,8 +60,8 @@ class OpenPair:
     """Both sides as matrices [count, columns] of the same values.
 
     `step` is how many rows are read at a time, `codes_in` how many values a stored element
-    of A holds. `bitwise`: both are plain tensors of one dtype, so
-    that an element has changed when its bytes have. `alike`: equal stored rows are equal values.
+    of A holds. `bitwise`: both are plain tensors of one dtype, so that an element has changed
+    when its bytes have. `alike`: equal stored rows are equal values.
     """
 
     a: Opened
@@ -224,7 +225,7 @@ def _opened(
 ) -> Opened:
     shard = next(s for s in scheme.checkpoint.shards if s.name == operand.shard)
     if operand.packing is not None:
-        packed = operand.packing.open(reader)
+        packed = open_rows(operand.packing, reader)
         return Opened(
             operand.tensor.dtype, None, packed.stored, packed.values, scales=packed.scales
         )
@@ -262,7 +263,7 @@ def _plain(operand: Operand) -> Callable[[Array, int], Array]:
         return lambda stored, first: decode(E8M0, stored)
     if dtype == "F16":
         return lambda stored, first: _from_half(stored)
-    if STORED[dtype].kind == "i" and STORED[dtype].itemsize > 2:
+    if dtype == "I32":
         return lambda stored, first: stored.astype(np.float64)
     return lambda stored, first: stored
 
@@ -354,11 +355,12 @@ def _whole(reader: TensorReader, scheme: SchemeEvidence, operand: Operand) -> ND
 
 
 def _floats(side: Opened, stored: Array, at: int, room: F32) -> Array:
-    """The values of stored rows as one contiguous row of float32, or float64 if that is what
-    they are. Never the stored rows themselves: whoever asked may write over them."""
+    """The values of stored rows as one contiguous row of float32, or as they are where float32
+    has not the bits for them. Float32 is never the stored rows themselves: whoever asked may
+    write over it."""
     values = side.values(stored, at)
     own = values is not stored and values.flags.c_contiguous
-    if values.dtype == np.float64 or (own and values.dtype == np.float32):
+    if values.dtype.itemsize == 8 or (own and values.dtype == np.float32):
         return values.reshape(-1)
     out = room[: values.size] if values.size <= room.size else np.empty(values.size, np.float32)
     np.copyto(out.reshape(values.shape), values, casting="unsafe")

@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ckptdiff.analysis.proving.nearness import Axis, Nearness, elements, measure
+from ckptdiff.analysis.proving.faults import Strays
+from ckptdiff.analysis.proving.leeway import Axis
+from ckptdiff.analysis.proving.nearness import Nearness, elements, measure
 from ckptdiff.analysis.proving.recoding import (
     alike,
     code_dialects,
@@ -312,15 +314,24 @@ def _searched(weight: Weight, layout: LayoutName) -> Outcome:
     outcome = _distance_of(weight, layout, found)
     far = found.sqnr_db is not None and found.sqnr_db < LOWEST_SQNR_DB[layout]
     # What is wrong with the whole is not told value by value.
-    if found.strays is None or found.zero or far or found.saturated > MOST_SATURATED[layout]:
+    if found.fault is None or found.zero or far or found.saturated > MOST_SATURATED[layout]:
         return replace(outcome, status="searched")
+    fault = found.fault
+    told = replace(outcome, wrong=fault.count, first=fault.first)
+    if isinstance(fault, Strays):
+        return replace(
+            told,
+            status="codes",
+            expected=f"a neighbour of {fault.wanted:.6g}",
+            actual=f"{fault.actual:.6g}",
+        )
     return replace(
-        outcome,
-        status="codes",
-        wrong=found.strays.count,
-        first=found.strays.first,
-        expected=f"a neighbour of {found.strays.wanted:.6g}",
-        actual=f"{found.strays.actual:.6g}",
+        told,
+        status="scale",
+        scale=fault.suffix,
+        codes=fault.total,
+        expected=f"{fault.low:.4g} to {fault.high:.4g}",
+        actual=f"{fault.actual:.6g}",
     )
 
 

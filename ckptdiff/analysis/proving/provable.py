@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ckptdiff.analysis.against_base import algorithms_of
-from ckptdiff.analysis.proving.nearness import Axis
+from ckptdiff.analysis.proving.leeway import Axis
 from ckptdiff.analysis.quantization import claimed_algorithm, known_algorithm, lacking_by_place
 from ckptdiff.formats.layouts import scale_suffix
 from ckptdiff.formats.names import FUSED
@@ -29,12 +29,13 @@ PARTS: tuple[Suffix, ...] = ("weight_scale", "weight_scale_2", "pre_quant_scale"
 _FLOATS = ("BF16", "F16", "F32", "F64")
 # Layouts with a scale for the whole tensor, over which linears can agree.
 _SHARING: tuple[LayoutName, ...] = ("fp8", "fp8-block", "nvfp4", "nvfp4-32")
-# NVFP4_AWQ moves the input scale of down_proj into the rows of up_proj, and o_proj's into v_proj.
-_RESCALED: Mapping[str, Axis] = {
-    "up_proj": "rows",
-    "v_proj": "rows",
-    "down_proj": "columns",
-    "o_proj": "columns",
+# NVFP4_AWQ may move the input scale of down_proj into the rows of up_proj, and o_proj's into
+# v_proj: of each, which axis gets a factor, and whose that is.
+_RESCALED: Mapping[str, tuple[Axis, str]] = {
+    "up_proj": ("rows", "down_proj"),
+    "v_proj": ("rows", "o_proj"),
+    "down_proj": ("columns", "down_proj"),
+    "o_proj": ("columns", "o_proj"),
 }
 
 
@@ -138,8 +139,15 @@ class Surveyor:
             shares=tuple(self._shares(key, layouts)),
             folds=tuple(self._folds(module, original)) if awq and not smoothed else (),
             searched=awq,
-            rescaled=_RESCALED.get(key.rpartition(".")[2]) if nvfp4_awq and not smoothed else None,
+            rescaled=self._rescaled(module) if nvfp4_awq else None,
         )
+
+    def _rescaled(self, module: Module) -> Axis | None:
+        """The axis along which NVFP4_AWQ may have moved a factor: not when it is still there."""
+        parent, _, leaf = module.name.rpartition(".")
+        axis, owner = _RESCALED.get(leaf, (None, ""))
+        stays = "pre_quant_scale" in self._scheme.scales.get(f"{parent}.{owner}", {})
+        return None if stays else axis
 
     def parts(self, module: Module) -> list[Stored]:
         """The weight of a module and the scales that its values depend on."""

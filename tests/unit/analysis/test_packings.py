@@ -105,10 +105,10 @@ def test_rows_are_read_in_any_number_of_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A transposed matrix in steps of 8 rows, of which the last is shorter."""
-    from ckptdiff.analysis import packings
+    from ckptdiff.analysis import unpacking
     from ckptdiff.analysis.differing import operands
 
-    monkeypatch.setattr(packings, "_SMALL", 0)
+    monkeypatch.setattr(unpacking, "_SMALL", 0)
     monkeypatch.setattr(operands, "_TRANSPOSED_CHUNK", 3 * COLUMNS)
     monkeypatch.setattr(operands, "CHUNK", 3 * COLUMNS)
     for name in FORMATS:

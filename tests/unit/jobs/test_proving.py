@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +12,13 @@ import ml_dtypes
 import numpy as np
 import pytest
 from build import Spec, config, write_json, write_scheme, write_weights
+from mutate import flip, shard_of, tensors
 
 import ckptdiff
 from ckptdiff.analysis import tensors as reading
 from ckptdiff.errors import Cancelled
 from ckptdiff.events import Advanced, CancelToken, Event, Finished, Started, silent
-from ckptdiff.jobs import caching
+from ckptdiff.jobs import caching, proving
 from ckptdiff.jobs.hashing import Hashing
 from ckptdiff.jobs.looking import look
 from ckptdiff.jobs.proving import STAGE, prove
@@ -168,6 +169,40 @@ def test_only_what_was_asked_for(tmp_path: Path) -> None:
 def test_threads_change_nothing(tmp_path: Path, jobs: int) -> None:
     root = write(tmp_path, "nvfp4")
     assert proofs(root, jobs=jobs) == proofs(root)
+
+
+@pytest.mark.parametrize("fault", ["none", "codes", "gone"])
+def test_processes_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """Nor does where a weight is wrong, or cannot be read, get lost on the way."""
+    root = write(tmp_path, shards=3)
+    scheme = root / "fp8_21"
+    weight = f"{names()[0]}.weight"
+    path = scheme / shard_of(scheme, weight)
+    if fault == "codes":
+        with tensors(path) as found:
+            found[weight] = flip(found[weight])
+    evidence, events = evidence_of(root), list[Event]()
+    if fault == "gone":
+        path.unlink()
+
+    def proved(sink: Callable[[Event], None] = silent) -> Mapping[str, Proof]:
+        larger = max(evidence.schemes, key=lambda s: len(s.coverage.quantized))
+        assert evidence.base is not None
+        return prove(larger, evidence.base, jobs=2, sink=sink, cancel=CancelToken())
+
+    by_threads = proved()
+    monkeypatch.setattr(proving, "_FOR_PROCESSES", 0)
+    monkeypatch.setattr(proving, "MOST_THREADS", 1)
+    monkeypatch.setattr(proving, "TensorReader", None)  # not here
+    assert proved(events.append) == by_threads
+    statuses = {proof.status for proof in by_threads.values()}
+    expected = {"none": {"proven"}, "codes": {"proven", "codes"}, "gone": {"unknown"}}
+    assert statuses == expected[fault]
+    total = events[0]
+    assert isinstance(total, Started)
+    assert sum(e.amount for e in events if isinstance(e, Advanced)) == total.total
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -20,7 +20,6 @@ from ckptdiff.quant.registry import (
     closed_form,
     dequantise,
     dequantised,
-    dialects_for,
     requantise,
     requantised,
 )
@@ -183,17 +182,6 @@ def test_an_all_zero_weight(layout: LayoutName) -> None:
         assert (packed.scales.weight_scale == 1).all()
 
 
-def test_dialects() -> None:
-    assert dialects_for("int4") == () == dialects_for("int4-fp8")
-    assert dialects_for("fp8") == ALL
-    assert len(dialects_for("fp8", "F16")) == 6
-    assert dialects_for("fp8", "F16")[0] == Dialect("F16", "cpu")
-    assert [d.host for d in dialects_for("int8", "BF16")] == ["BF16", "BF16", "F16", "F16"]
-    assert len(dialects_for("nvfp4", "F32")) == 6
-    # An F16 host keeps maxima above 2^-14, a float32 host of the same weight does not.
-    assert len(dialects_for("int8", "F16")) == 6
-
-
 @pytest.mark.parametrize("layout", PROVABLE)
 def test_a_float32_host_of_a_bf16_base_is_a_bf16_host(layout: LayoutName) -> None:
     base = np.random.default_rng(2).standard_normal((64, 128)).astype(ml_dtypes.bfloat16)
@@ -205,8 +193,6 @@ def test_a_float32_host_of_a_bf16_base_is_a_bf16_host(layout: LayoutName) -> Non
         assert isinstance(ours, Packed) and isinstance(other, Packed)
         assert same(ours.scales.weight_scale, other.scales.weight_scale)
         assert same(ours.codes, other.codes) == (layout != "fp8")
-    with pytest.raises(KeyError):
-        dialects_for("fp9")  # type: ignore[arg-type]
 
 
 def test_what_has_no_closed_form_says_so() -> None:

@@ -8,7 +8,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from ckptdiff.analysis.proving.nearness import Strays, measure
+from ckptdiff.analysis.proving.faults import Strays
+from ckptdiff.analysis.proving.nearness import measure
 from ckptdiff.analysis.proving.proof import Maxima, Weight, judge
 from ckptdiff.quant.arrays import MisfitError, Rows, Scales, rows_of
 from ckptdiff.quant.dialects import Dialect, Host
@@ -313,7 +314,9 @@ def test_values_that_no_rounding_gives(own: bool) -> None:
     folds = () if own else (factor,)
 
     def strays(codes: np.ndarray, folds: Sequence[np.ndarray] = folds) -> Strays | None:
-        return measure("int8", chunked(codes), scales, chunked(base), folds).strays
+        fault = measure("int8", chunked(codes), scales, chunked(base), folds).fault
+        assert fault is None or isinstance(fault, Strays)
+        return fault
 
     assert strays(codes) is None
     wrong = codes.copy()

@@ -1,0 +1,154 @@
+"""What is wrong with a weight whose scales were searched: its codes, or a scale.
+
+Nothing is a fault here unless it is known what base was smoothed by. A factor that lies beside
+the weight is. One that was read off a norm is when codes agree with it, whatever their scales:
+under another factor hardly a block has a scale that gives all its codes. Where a factor of each
+row or column lies nowhere, because AWQ moved it to a neighbour, one that goes with all the codes
+must exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ckptdiff.analysis.proving.leeway import (
+    Axis,
+    Leeway,
+    Quantized,
+    of_codes,
+    of_lines,
+    of_scales,
+)
+from ckptdiff.quant.arrays import F32, Array, scalar
+from ckptdiff.quant.registry import CODINGS, dequantise
+from ckptdiff.quant.tables import E4M3, decode
+from ckptdiff.records.layout import Suffix
+
+# The share of blocks that must have a scale under the factor they were smoothed by. Measured on
+# exports: 1, and under any other 0.002 at most.
+_FEWEST_EXPLAINED = 0.95
+# The share of strays up to which a factor that was read off a norm is the one at once.
+_MOST_STRAYS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Strays:
+    """Values that rounding base's to a neighbour in the format cannot have given: how many (at
+    least, where factors are known by codes alone), and of the first its [row, column], what was
+    to be rounded there and what is there."""
+
+    count: int
+    first: tuple[int, int]
+    wanted: float
+    actual: float
+
+
+@dataclass(frozen=True, slots=True)
+class StaleScales:
+    """Scales that are not those of their codes, which are base's under others: how many (at
+    least) of how many, of the first its index, from where to where it may be, and what it is.
+    `suffix` names the tensor."""
+
+    suffix: Suffix
+    count: int
+    total: int
+    first: tuple[int, ...]
+    low: float
+    high: float
+    actual: float
+
+
+Fault = Strays | StaleScales
+
+
+def fault_under(
+    weight: Quantized, tried: Sequence[tuple[F32, Strays | None]], sure: bool
+) -> Fault | None:
+    """What is wrong with a weight that base over one of some factors [I] was rounded to.
+
+    `tried` has them with the strays under each; `sure`: there is no other.
+    """
+    found = [of_scales(weight, factor) for factor, _ in tried]
+    at = max(range(len(tried)), key=lambda number: _share(found[number]))
+    best, seen = found[at], tried[at][1]
+    if seen is None:
+        return None
+    few = seen.count <= _MOST_STRAYS * weight.base.count * weight.base.columns
+    if not (sure or few or _share(best) >= _FEWEST_EXPLAINED):
+        return None
+    wrong = best.without(1)
+    # One code that moved may leave its block a scale. Of two, a scale is the shorter story.
+    if not best.explained[wrong].all() or not 0 < np.count_nonzero(wrong) < seen.count:
+        return seen
+    whole = weight.scales.weight_scale_2 if weight.layout.startswith("nvfp4") else None
+    if whole is not None and best.low.max() <= best.high.min():
+        return _stale_whole(whole, best)
+    row, block = (int(at) for at in np.argwhere(wrong)[0])
+    return _stale(weight, best, int(np.count_nonzero(wrong)), (row, block), 1)
+
+
+def fault_along(weight: Quantized, factors: Sequence[F32 | None], axis: Axis) -> Fault | None:
+    """The same where every row or column has got a further factor, of which nothing is known but
+    that it is one for all in it. `factors`, the nearest first, may be none."""
+    if axis == "columns":  # what they were smoothed by is part of that factor
+        lines = of_lines(weight, None, axis)
+        return None if lines.explained.all() else _odd(weight, None, axis, lines)
+    if of_lines(weight, factors[0], axis).explained.all():
+        return None
+    found = [of_scales(weight, factor) for factor in factors]
+    at = max(range(len(found)), key=lambda number: _share(found[number]))
+    best = found[at]
+    lines = Leeway(best.low.max(axis=1), best.high.min(axis=1))
+    if _share(best) < _FEWEST_EXPLAINED or lines.explained.all():
+        return None
+    odd = _odd(weight, factors[at], axis, lines)
+    row = odd.first[0]
+    blocks, codes = Leeway(best.low[row], best.high[row]), of_codes(weight, factors[at], axis, row)
+    wrong, moved = blocks.without(blocks.common), codes.without(codes.common)
+    if not blocks.explained.all() or np.count_nonzero(wrong) >= np.count_nonzero(moved):
+        return odd
+    return _stale(weight, best, odd.count, (row, int(wrong.argmax())), blocks.common)
+
+
+def _share(found: Leeway) -> float:
+    return float(found.explained.mean())
+
+
+def _odd(weight: Quantized, factor: F32 | None, axis: Axis, lines: Leeway) -> Strays:
+    """Of the first row or column whose codes have no factor in common, the first without it."""
+    bad = np.flatnonzero(~lines.explained)
+    line = int(bad[0])
+    codes = of_codes(weight, factor, axis, line)
+    other = int(codes.without(codes.common).argmax())
+    row, column = (line, other) if axis == "rows" else (other, line)
+    wanted = weight.base.read(row, row + 1).astype(np.float32)[0, column] / codes.common
+    if factor is not None:
+        wanted /= factor[column]
+    return Strays(bad.size, (row, column), float(wanted), _value(weight, row, column))
+
+
+def _value(weight: Quantized, row: int, column: int) -> float:
+    start, within = divmod(row, CODINGS[weight.layout].rows)
+    codes = weight.stored.read(start, start + 1)
+    return float(dequantise(weight.layout, codes, weight.scales, start)[within, column])
+
+
+def _stale(
+    weight: Quantized, found: Leeway, count: int, first: tuple[int, int], common: float
+) -> StaleScales:
+    """`common` is what all scales of that row may be multiplied by without being wrong."""
+    stored = weight.scales.weight_scale
+    values = decode(E4M3, stored) if stored.dtype == np.uint8 else stored
+    value = float(values.reshape(found.low.shape)[first])
+    low, high = (float(side[first]) / common * value for side in (found.low, found.high))
+    return StaleScales("weight_scale", count, stored.size, first[: stored.ndim], low, high, value)
+
+
+def _stale_whole(stored: Array, found: Leeway) -> StaleScales:
+    """One factor makes all scales right: that of the whole is wrong."""
+    value = float(scalar(stored))
+    low, high = float(found.low.max()) * value, float(found.high.min()) * value
+    return StaleScales("weight_scale_2", 1, 1, (0,) * stored.ndim, low, high, value)
