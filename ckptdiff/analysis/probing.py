@@ -126,8 +126,10 @@ def verdict(
     raw: bool,
     codes: int,
     noise: float | None,
+    lost: Sequence[str] = (),
 ) -> str:
-    """One sentence. `codes` counts the modules whose codes were loaded without their scales."""
+    """One sentence. `codes` counts the modules whose codes were loaded without their scales,
+    `lost` are the schemes that have no numbers."""
     if not results:
         return "nothing could be compared"
     parts = []
@@ -152,11 +154,16 @@ def verdict(
         reasons = " or ".join(why[cause] for cause in causes if cause in why)
         parts.append(f"{names} are indistinguishable: {reasons}")
     models = [r for r in results if r.identical_to is None]
-    same = [r.scheme for r in models if not r.mse.hi]
-    if same:
+    same = [r for r in models if not r.mse.hi]
+    if idle := [r.scheme for r in same if _is_quantized(r)]:
         parts.append(
-            f"logits of {_spell(same)} are the reference's to the bit: nothing that they quantize "
+            f"logits of {_spell(idle)} are the reference's to the bit: nothing that they quantize "
             "runs on these prompts (a vision tower runs on images only)"
+        )
+    if plain := [r.scheme for r in same if not _is_quantized(r)]:
+        parts.append(
+            f"logits of {_spell(plain)} are the reference's to the bit, and nothing is quantized "
+            "there"
         )
     below = [r.scheme for r in models if r.indistinguishable and r.mse.hi]
     if below:
@@ -170,6 +177,8 @@ def verdict(
     if not parts:
         parts += [f"KL of {r.scheme} is {r.kl.mean:.2e} ({r.kl.lo:.2e} to {r.kl.hi:.2e})"
                   for r in results[:2]]  # fmt: skip
+    if lost:
+        parts.append(f"{_spell(lost)} could not be computed")
     return "; ".join(parts)
 
 
@@ -198,6 +207,10 @@ def _coverage(scheme: SchemeEvidence) -> ProbeCoverage:
     coverage = scheme.coverage
     declared = coverage.declared.percent if coverage.declared else None
     return ProbeCoverage(declared, len(coverage.quantized), len(coverage.scope))
+
+
+def _is_quantized(result: ProbeResult) -> bool:
+    return result.coverage is None or result.coverage.quantized > 0
 
 
 def _mean(values: Sequence[float]) -> float:

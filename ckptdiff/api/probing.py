@@ -238,6 +238,10 @@ def _report(
     unhashed = [s.id for s in schemes if s.fingerprint is None and s.id not in run.failed]
     if run.digests and unhashed:
         notes += (f"not all of {', '.join(unhashed)} could be hashed: copies would not be seen",)
+    if options.perplexity and run.reference.perplexity is None:
+        notes += ("no prompt has a second token: there is no perplexity",)
+    unread = (*unread, *(Unread(id, reason) for id, reason in sorted(run.failed.items())))
+    lost = [s.id for s in schemes if s.id in run.failed]
     return ProbeReport(
         schema=PROBE_SCHEMA,
         tool=tool(),
@@ -257,7 +261,9 @@ def _report(
         results=rows,
         curves=curves,
         worst=summing.worst(rows, prompts),
-        verdict=summing.verdict(rows, curves, raw=options.raw, codes=codes, noise=noise.kl),
+        verdict=summing.verdict(
+            rows, curves, raw=options.raw, codes=codes, noise=noise.kl, lost=lost
+        ),
         notes=notes,
-        unread=(*unread, *(Unread(id, reason) for id, reason in sorted(run.failed.items()))),
+        unread=unread,
     )

@@ -96,6 +96,8 @@ def command(
             raise UsageError(
                 f"{path.parent} is no directory", f"Make it, or put {path.name} elsewhere."
             )
+        if path.is_dir():
+            raise UsageError(f"{path} is a directory", "Name a file.")
     report = api.probe(
         reference,
         others,
@@ -115,7 +117,13 @@ def command(
         log=log,
         sink=progress_sink(progress),
     )
+    failed: UsageError | None = None
     for path, kind in files:
-        write_file(path, api.render(report, kind))
+        try:
+            write_file(path, api.render(report, kind))
+        except UsageError as error:  # what took so long to compute is still to be shown
+            failed = error
     write_stdout(api.render(report, "json" if as_json else format_, color=use_color()))
+    if failed is not None:
+        raise failed
     raise click.exceptions.Exit(api.exit_code(report))

@@ -57,6 +57,9 @@ def _prompt(path: Path, number: int, line: str) -> Prompt:
         raise _odd(path, number, "is no JSON object")
     if unknown := sorted(found.keys() - _KNOWN):
         raise _odd(path, number, f'has "{unknown[0]}"')
+    for one, other in (("text", "prompt"), ("image", "images")):
+        if one in found and other in found:
+            raise _odd(path, number, f'has both "{one}" and "{other}"')
     text = found.get("text", found.get("prompt", ""))
     messages = found.get("messages", [])
     images = found.get("images", [found["image"]] if "image" in found else [])
@@ -66,8 +69,13 @@ def _prompt(path: Path, number: int, line: str) -> Prompt:
         raise _odd(path, number, "has neither text nor messages, or both")
     if not all(map(_is_said, messages)):
         raise _odd(path, number, "has a message without role or content")
-    if messages and images and not _named(messages):
-        raise _odd(path, number, 'has images that no message names by {"type": "image"}')
+    parts = [part for message in messages for part in _parts(message)]
+    if any(part not in ("text", "image") for part in parts):
+        raise _odd(path, number, "has a message with a part that is neither text nor image")
+    places = parts.count("image")
+    if messages and places != len(images):
+        what = f"has {len(images)} images, and its messages name {places}"
+        raise _odd(path, number, f'{what} by {{"type": "image"}}')
     return Prompt(text, tuple(messages), tuple(str(path.parent / image) for image in images))
 
 
@@ -77,9 +85,11 @@ def _is_said(message: Mapping[str, Any]) -> bool:
     return said and isinstance(message.get("role"), str)
 
 
-def _named(messages: list[Mapping[str, Any]]) -> bool:
-    parts = [m["content"] for m in messages if isinstance(m.get("content"), list)]
-    return any(isinstance(p, dict) and p.get("type") == "image" for part in parts for p in part)
+def _parts(message: Mapping[str, Any]) -> list[object]:
+    """The types of a message's parts, None for what is no part; of plain text there are none."""
+    content = message.get("content")
+    parts = content if isinstance(content, list) else []
+    return [part.get("type") if isinstance(part, dict) else None for part in parts]
 
 
 def _are(value: object, kind: type) -> bool:

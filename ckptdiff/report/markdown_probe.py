@@ -50,6 +50,9 @@ def _lines(report: ProbeReport) -> Iterator[str]:
     if report.noise.kl is not None:
         yield ""
         yield f"Noise floor of KL: {report.noise.kl:.1e}. What is below it is rounding."
+    for note in report.notes:
+        yield ""
+        yield f"Note: {text(note)}."
     for item in report.unread:
         yield ""
         yield f"Not computed: {text(item.path)}: {text(item.reason)}"

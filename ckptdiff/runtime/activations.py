@@ -9,6 +9,7 @@ simulated. Models remember nothing of it: `Simulation.remove` ends it.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,12 +21,13 @@ import torch
 from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
+from ckptdiff.analysis.quantization import known_algorithm, module_algorithm
 from ckptdiff.analysis.tensors import TensorReader
 from ckptdiff.errors import UsageError
 from ckptdiff.records.evidence import SchemeEvidence
 from ckptdiff.records.layout import LayoutName
 from ckptdiff.runtime.places import Place, Places
-from ckptdiff.runtime.values import Value
+from ckptdiff.runtime.values import Value, odd
 
 E4M3_MAX = 448.0
 INT8_MAX = 127.0
@@ -123,7 +125,8 @@ def simulate(
 ) -> Simulation:
     """Round the inputs of every linear whose weight comes from a quantized one of `scheme`.
 
-    Raises `UsageError` where experts that share an input disagree on its scale.
+    Raises `UsageError` for an input scale that is not there or cannot be rounded by, and where
+    experts that share an input disagree on its scale.
     """
     linears: dict[str, Rounding] = {}
     experts: dict[str, dict[tuple[str, int], Rounding]] = defaultdict(dict)
@@ -180,8 +183,18 @@ def _roundings(
         if given is not None:
             rounds = _ROUNDS[scheme.layouts[module.key].names[0]]
             scale = float(reader.array(shards[given.shard], given.name).reshape(-1)[0])
+            if not 0 <= scale < math.inf:
+                raise odd(scheme, given.name, f"is {scale:g}, and inputs cannot be rounded by that")
+        elif _is_promised(scheme, module.name):
+            raise odd(scheme, value.tensor, "comes without the input_scale that rounds its inputs")
         if rounds is not None or smoothing is not None:
             yield place, Rounding(rounds, scale, smoothing)
+
+
+def _is_promised(scheme: SchemeEvidence, module: str) -> bool:
+    """Whether the algorithm that the config gives to a module rounds inputs by a stored scale."""
+    algorithm = known_algorithm(module_algorithm(scheme.quantization, module))
+    return algorithm is not None and "input_scale" in algorithm.scales
 
 
 def _hook(module: torch.nn.Module, rounding: Rounding) -> Callable[[], None]:

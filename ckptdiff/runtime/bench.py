@@ -19,6 +19,7 @@ from ckptdiff.records.evidence import SchemeEvidence
 from ckptdiff.records.probe import Scores
 from ckptdiff.runtime.activations import Simulation, simulate, use_plain_experts
 from ckptdiff.runtime.child import during
+from ckptdiff.runtime.failures import is_out_of_memory
 from ckptdiff.runtime.filling import Arrangement, Filling
 from ckptdiff.runtime.memory import fitting_dtype
 from ckptdiff.runtime.metrics import compare
@@ -30,7 +31,6 @@ from ckptdiff.runtime.scoring import (
     batch_of,
     batches,
     first_nonfinite,
-    is_out_of_memory,
 )
 from ckptdiff.runtime.skeleton import allocate, skeleton
 

@@ -1,6 +1,6 @@
 """Weights that other exporters than ModelOpt wrote, as values of parameters.
 
-How they are packed and unpacked is `ckptdiff.analysis.packings`'.
+How they are packed is `ckptdiff.analysis.packings`' to say, how unpacked `unpacking`'s.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 
 from ckptdiff.analysis.packings import BESIDE, METHODS, Packing, packings_of
 from ckptdiff.analysis.tensors import TensorReader
+from ckptdiff.analysis.unpacking import open_rows
 from ckptdiff.errors import UsageError
 from ckptdiff.formats.names import weight_module
 from ckptdiff.records.evidence import SchemeEvidence
@@ -66,7 +67,7 @@ def _value(scheme: SchemeEvidence, packing: Packing) -> Value:
 
 
 def _chunks(packing: Packing, reader: TensorReader, elements: int, device: torch.device) -> Chunks:
-    rows = packing.open(reader)
+    rows = open_rows(packing, reader)
     count, columns = packing.shape
     step = max(1, elements // max(1, columns) // packing.grain) * packing.grain
     for first in range(0, count, step):

@@ -118,4 +118,6 @@ def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
         if dtype not in DTYPES:
             raise UsageError(f"dtype is {dtype!r}", f"Known are {', '.join(DTYPES)}.")
         return DTYPES[dtype]
+    if dtype not in (None, torch.float64, *DTYPES.values()):
+        raise UsageError(f"dtype is {dtype}", f"Known are {', '.join(DTYPES)}.")
     return dtype

@@ -16,8 +16,13 @@ import torch
 import transformers
 from transformers import AutoProcessor, AutoTokenizer, PretrainedConfig
 
-from ckptdiff.errors import CapabilityError, UsageError
+from ckptdiff.errors import CapabilityError, CkptdiffError, UsageError
 from ckptdiff.records.probe import Prompt
+from ckptdiff.runtime.failures import first_line, is_out_of_memory
+from ckptdiff.sources.local import open_regular
+
+# What comes with a token `<kind>_token_id` of the config.
+_SHOWN = {"image": "pixel_values", "video": "pixel_values_videos"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,7 @@ class Encoder:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(path, local_files_only=True)
         except Exception as error:  # a tokenizer's files can be broken in any way
             raise UsageError(
-                f"the tokenizer of {path} cannot be loaded: {_first_line(error)}",
+                f"the tokenizer of {path} cannot be loaded: {first_line(error)}",
                 "Put the base's tokenizer files beside the weights.",
             ) from error
 
@@ -69,6 +74,7 @@ class Encoder:
         encoded = []
         for number, prompt in enumerate(prompts, 1):
             found = self._images(prompt, number) if prompt.images else self._text(prompt, number)
+            self._require_seen(found, number)
             if not found.length and (prompt.text.strip() or prompt.messages):
                 # transformers makes an empty tokenizer where it finds no files of one.
                 raise UsageError(
@@ -93,14 +99,24 @@ class Encoder:
             encoded.append(found)
         return tuple(encoded)
 
+    def _require_seen(self, found: Encoded, number: int) -> None:
+        """A model takes the token that stands for an image for a word where it gets no pixels."""
+        ids = found.sequences["input_ids"]
+        for kind, pixels in _SHOWN.items():
+            token = getattr(self._config, f"{kind}_token_id", None)
+            if token is not None and pixels not in found.media and bool((ids == token).any()):
+                raise UsageError(
+                    f"prompt {number} names an image or a video that it does not come with",
+                    'Give the files of images by "images"; videos cannot be given.',
+                )
+
     def _text(self, prompt: Prompt, number: int) -> Encoded:
         text = self._templated(prompt, number) if prompt.messages else prompt.text
         try:
             ids = self.tokenizer(text, add_special_tokens=not prompt.messages)["input_ids"]
         except Exception as error:  # such as half a surrogate pair, which is no text
             raise UsageError(
-                f"the tokenizer of {self._path} does not take prompt {number}: "
-                f"{_first_line(error)}",
+                f"the tokenizer of {self._path} does not take prompt {number}: {first_line(error)}",
                 "Give the prompt as text in UTF-8.",
             ) from error
         return Encoded({"input_ids": torch.tensor(ids[: self._max_length], dtype=torch.long)})
@@ -113,7 +129,7 @@ class Encoder:
         except Exception as error:  # templates raise what they like
             raise UsageError(
                 f"the chat template of {self._path} does not take prompt {number}: "
-                f"{_first_line(error)}",
+                f"{first_line(error)}",
                 "Give the prompt as plain text, or another template beside the tokenizer.",
             ) from error
         return text
@@ -123,7 +139,16 @@ class Encoder:
         text = self._templated(prompt, number)
         if self._processor is None:
             self._processor = _processor(self._path, self._config, self.tokenizer)
-        found = dict(self._processor(text=[text], images=images, return_tensors="pt"))
+        try:
+            found = dict(self._processor(text=[text], images=images, return_tensors="pt"))
+        except Exception as error:  # such as an image that is too long for its height
+            if isinstance(error, CkptdiffError) or is_out_of_memory(error):
+                raise
+            raise UsageError(
+                f"the processor of {self._path} does not take the images of prompt {number}: "
+                f"{first_line(error)}",
+                "Let the messages name each image once, and give images that the model can take.",
+            ) from error
         found.pop("attention_mask", None)
         ids = found.pop("input_ids")[0]
         sequences = {"input_ids": ids}
@@ -154,9 +179,8 @@ class ImageRoute:
         counts = [int(grid.prod()) // merged for grid in found["image_grid_thw"]]
         pieces = text[0].split(self._token)
         if len(pieces) != len(counts) + 1:
-            raise UsageError(
-                f"the chat template puts {len(pieces) - 1} images where {len(counts)} are given",
-                "Let the messages name each image once.",
+            raise ValueError(
+                f"the chat template puts {len(pieces) - 1} images where {len(counts)} are given"
             )
         whole = pieces[0] + "".join(
             self._token * count + piece for count, piece in zip(counts, pieces[1:], strict=True)
@@ -172,7 +196,7 @@ def _processor(path: Path, config: PretrainedConfig, tokenizer: Any) -> Any:
         if config.model_type.startswith(("qwen2_vl", "qwen2_5_vl")):
             return ImageRoute(path, config, tokenizer)
         raise CapabilityError(
-            f"the processor of {path} does not load: {_first_line(error)}",
+            f"the processor of {path} does not load: {first_line(error)}",
             "pip install torchvision, or give prompts without images.",
         ) from error
 
@@ -189,14 +213,15 @@ def _image(path: Path, number: int) -> Any:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        # Not by its path: what is no file, as a pipe, would be waited for.
+        with (
+            open_regular(path) as file,
+            open(file.fd, "rb", closefd=False) as stream,
+            Image.open(stream) as image,
+        ):
             return image.convert("RGB")
-    except (OSError, Image.DecompressionBombError) as error:
+    except Exception as error:  # an image can be broken in any way
         raise UsageError(
-            f"the image {path} of prompt {number} cannot be read: {_first_line(error)}",
+            f"the image {path} of prompt {number} cannot be read: {first_line(error)}",
             "Paths are relative to the file of prompts.",
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
+from ckptdiff.errors import UsageError
 from ckptdiff.runtime.metrics import token_losses
 from ckptdiff.runtime.prompts import Encoded
 
@@ -86,7 +87,10 @@ class Scorer:
 
     @torch.inference_mode()
     def run(self, batch: Batch) -> Outcome:
-        """The logits behind the last token of each prompt of the batch."""
+        """The logits behind the last token of each prompt of the batch.
+
+        Raises `UsageError` for a model that foretells no tokens.
+        """
         device = self._model.device
         inputs = {
             name: tensor.to(device)
@@ -96,15 +100,25 @@ class Scorer:
         last = torch.tensor(batch.lengths, device=device) - 1
         kept = torch.unique(last)  # sorted
         if self._keeps and not self._losses:
-            found = self._model(**inputs, use_cache=False, logits_to_keep=kept).logits
+            found = self._logits(inputs, logits_to_keep=kept)
             last = torch.searchsorted(kept, last)
         else:
-            found = self._model(**inputs, use_cache=False).logits
+            found = self._logits(inputs)
         rows = torch.arange(len(batch.lengths), device=device)
         logits = found[rows, last].to(torch.float32)
         if not self._losses:
             return Outcome(logits)
         return Outcome(logits, tuple(self._loss(batch, n, row) for n, row in enumerate(found)))
+
+    def _logits(self, inputs: dict[str, torch.Tensor], **keywords: torch.Tensor) -> torch.Tensor:
+        output = self._model(**inputs, **keywords, use_cache=False)
+        logits: torch.Tensor | None = getattr(output, "logits", None)
+        if logits is None or logits.ndim != 3:  # a classifier has one row a prompt
+            raise UsageError(
+                f"a {type(self._model).__name__} gives no logits of next tokens",
+                "Probe a model that writes text; config.json says which class it is.",
+            )
+        return logits
 
     @staticmethod
     def _loss(batch: Batch, number: int, logits: torch.Tensor) -> tuple[float, int]:
@@ -144,11 +158,3 @@ def _tensors(output: object) -> Iterator[torch.Tensor]:
     elif isinstance(output, tuple | list):
         for each in output:
             yield from _tensors(each)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out, on a GPU or for the CPU's allocator."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and ("allocate memory" in text or "alloc_cpu" in text)

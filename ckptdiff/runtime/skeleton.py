@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
 from accelerate import init_empty_weights  # type: ignore[import-untyped]
 from transformers import AutoConfig, GenerationConfig, PretrainedConfig, PreTrainedModel
 
-from ckptdiff.errors import UsageError
+from ckptdiff.errors import CapabilityError, CkptdiffError, UsageError
 from ckptdiff.formats.configs import CONFIG_NAME, parse_model_config
 from ckptdiff.formats.documents import read_object
 from ckptdiff.records.checkpoint import Defect, Unread
+from ckptdiff.runtime.failures import first_line, is_out_of_memory
 
 # What keeps parameters off the CPU is a patch of torch itself, for all threads.
 _BUILDING = threading.Lock()
+_GENERATION = "generation_config.json"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -30,7 +35,8 @@ def skeleton(
 ) -> PreTrainedModel:
     """The model that config.json at `path` describes, in `dtype` (None: what the config says).
 
-    Raises `UsageError` when there is no such class, or it asks for code of its own.
+    Raises `UsageError` when there is no such class, it asks for code of its own, or the configs
+    describe nothing that can be built, `CapabilityError` when there is no memory for that.
     """
     config = read_config(path, trust_remote_code)
     if dtype is None:
@@ -43,24 +49,42 @@ def skeleton(
             found.dtype = dtype
     name = _architecture(path)
     known = getattr(transformers, name, None)
-    # Buffers are computed from the config and are small: they are made on the CPU.
-    with _BUILDING, init_empty_weights(include_buffers=False):
-        if isinstance(known, type) and issubclass(known, PreTrainedModel):
-            model = known._from_config(config, dtype=dtype)  # type: ignore[no-untyped-call]
-        elif trust_remote_code:
-            model = transformers.AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
-                config, dtype=dtype, trust_remote_code=True
-            )
-        else:
+    try:
+        # Buffers are computed from the config and are small: they are made on the CPU.
+        with _building(), init_empty_weights(include_buffers=False):
+            if isinstance(known, type) and issubclass(known, PreTrainedModel):
+                model = known._from_config(config, dtype=dtype)  # type: ignore[no-untyped-call]
+            elif trust_remote_code:
+                model = transformers.AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+                    config, dtype=dtype, trust_remote_code=True
+                )
+            else:
+                raise UsageError(
+                    f"{path} is a {name or 'model without architecture'}, which transformers "
+                    f"{transformers.__version__} does not have",
+                    "Install a transformers that has it.",
+                )
+        with _building():
+            model.tie_weights()
+        if next(model.parameters(), None) is None:
+            raise ValueError(f"a {name} has no parameters")
+    except CkptdiffError:
+        raise
+    except Exception as error:  # what a config says is computed with before it is checked
+        if is_out_of_memory(error):
+            raise CapabilityError(
+                f"there is too little memory to build the model in {path}: {first_line(error)}",
+                "Check the sizes in its config.json.",
+            ) from error
+        raise _unbuildable(path, error) from error
+    if (path / _GENERATION).is_file():
+        try:
+            model.generation_config = GenerationConfig.from_pretrained(path, local_files_only=True)
+        except Exception as error:
             raise UsageError(
-                f"{path} is a {name or 'model without architecture'}, which transformers "
-                f"{transformers.__version__} does not have",
-                "Install a transformers that has it.",
-            )
-    with _BUILDING:
-        model.tie_weights()
-    if (path / "generation_config.json").is_file():
-        model.generation_config = GenerationConfig.from_pretrained(path, local_files_only=True)
+                f"{path / _GENERATION} cannot be understood: {first_line(error)}",
+                "Take the base's, or remove it.",
+            ) from error
     assert isinstance(model, PreTrainedModel)
     model.eval()  # type: ignore[no-untyped-call]
     model.requires_grad_(False)
@@ -73,18 +97,37 @@ def read_config(path: Path, trust_remote_code: bool = False) -> PretrainedConfig
         config: PretrainedConfig = AutoConfig.from_pretrained(
             path, trust_remote_code=trust_remote_code, local_files_only=True
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # a config can be wrong in any way
         if "trust_remote_code" in str(error):
             raise UsageError(
                 f"the model in {path} has code of its own, which is not run unasked",
                 "Look at its .py files, then give --trust-remote-code to reexport or sweep, "
                 "trust_remote_code=True to load_model.",
             ) from error
-        raise UsageError(
-            f"the model in {path} cannot be built: {str(error).splitlines()[0]}",
-            "Check its config.json, and whether this transformers knows the model.",
-        ) from error
+        raise _unbuildable(path, error) from error
     return config
+
+
+@contextmanager
+def _building() -> Iterator[None]:
+    """Models are built and allocated one at a time, and in memory that nobody fills: torch's
+    deterministic mode would write NaN into all of it, although parameters are thrown away as
+    they are made and, once allocated, are taken from a checkpoint to the last element."""
+    settings: Any = torch.utils.deterministic
+    with _BUILDING:
+        filled = settings.fill_uninitialized_memory
+        settings.fill_uninitialized_memory = False
+        try:
+            yield
+        finally:
+            settings.fill_uninitialized_memory = filled
+
+
+def _unbuildable(path: Path, error: Exception) -> UsageError:
+    return UsageError(
+        f"the model in {path} cannot be built: {first_line(error)}",
+        "Check its config.json, and whether this transformers knows the model.",
+    )
 
 
 def _architecture(path: Path) -> str:
@@ -108,7 +151,7 @@ def config_dtype(config: PretrainedConfig) -> torch.dtype:
 def allocate(model: PreTrainedModel, device: torch.device) -> None:
     """Give every parameter memory on `device`, tied ones once, and move the buffers there."""
     wide = _kept_wide(model)
-    with _BUILDING:
+    with _building():
         made: dict[int, torch.nn.Parameter] = {}
         for module_name, module in model.named_modules(remove_duplicate=False):
             for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):

@@ -27,7 +27,7 @@ def main(channel: Channel) -> None:
     except CkptdiffError:
         raise
     except Exception as error:
-        from ckptdiff.runtime.scoring import is_out_of_memory
+        from ckptdiff.runtime.failures import is_out_of_memory
 
         if is_out_of_memory(error):
             raise _no_room(progress.stage) from error

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from ckptdiff.errors import UsageError
 from ckptdiff.formats.dtypes import BITS
 from ckptdiff.runtime.export.progress import Progress
+from ckptdiff.runtime.failures import first_line
 from ckptdiff.runtime.skeleton import read_config
 from ckptdiff.runtime.values import TORCH
 
@@ -46,7 +47,7 @@ def load(path: Path, dtype: str, trust_remote_code: bool, progress: Progress) ->
             )
         except (OSError, ValueError, ImportError) as error:
             raise UsageError(
-                f"{path} cannot be loaded: {str(error).splitlines()[0]}",
+                f"{path} cannot be loaded: {first_line(error)}",
                 f"`ckptdiff check {path}` says what is wrong with it.",
             ) from error
     model.eval()  # type: ignore[no-untyped-call]

@@ -162,6 +162,25 @@ def test_what_no_prompt_runs_is_not_called_noise(sweep: Path) -> None:
     assert "noise floor" not in verdict
 
 
+def test_what_has_no_numbers_is_in_the_verdict(sweep: Path) -> None:
+    results = rows(schemes(sweep), RISING)
+    curves = probing.curves(results)
+    verdict = probing.verdict(
+        results, curves, raw=False, codes=28, noise=1e-9, lost=["top70", "top90"]
+    )
+    assert verdict.startswith("KL rises") and verdict.endswith(
+        "; top70 and top90 could not be computed"
+    )
+
+
+def test_an_unquantized_copy_of_the_reference_is_no_matter_of_prompts(sweep: Path) -> None:
+    (first, *_) = rows(schemes(sweep), {10: 0.0})
+    assert first.coverage is not None
+    copy = replace(first, coverage=replace(first.coverage, quantized=0))
+    verdict = probing.verdict([copy], (), raw=False, codes=0, noise=1e-9)
+    assert verdict.endswith("are the reference's to the bit, and nothing is quantized there")
+
+
 def test_noise_counts_the_scheme_as_well_as_the_reference() -> None:
     row = probing.noise_row([1e-9, 3e-9], [1e-8] * 4)
     assert row == NoiseRow(pytest.approx(2e-8), pytest.approx(3e-9), pytest.approx(1e-8))
@@ -198,6 +217,7 @@ def test_reports_in_every_format(sweep: Path) -> None:
     for name in ("Num samples", "Num batches", "logit MSE", "logit KL", "perplexity"):
         assert f"| {name}" in markdown
     assert r"KL\(fp16 \|\| quant\)" in markdown
+    assert "\nNote: the tokenizer is that of x.\n" in markdown
     svg = ckptdiff.render(whole, "svg").decode()
     root = ElementTree.fromstring(svg)
     assert len(root.findall(".//{*}circle")) == 4

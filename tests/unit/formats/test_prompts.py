@@ -27,7 +27,7 @@ def test_json_lines_have_text_messages_and_images(tmp_path: Path) -> None:
         tmp_path,
         '{"text": "a\\nb"}\n"plain"\n{"prompt": "c", "image": "x.png"}\n'
         '{"messages": [{"role": "user", "content": "d"}]}\n'
-        '{"messages": [{"role": "user", "content": [{"type": "image"}, '
+        '{"messages": [{"role": "user", "content": [{"type": "image"}, {"type": "image"}, '
         '{"type": "text", "text": "e"}]}], "images": ["sub/y.png", "/z.png"]}\n',
     )
     found = read_prompts(path)
@@ -52,8 +52,22 @@ def test_json_lines_have_text_messages_and_images(tmp_path: Path) -> None:
         ('{"text": "a", "messages": [{"role": "user", "content": "b"}]}', "or both"),
         (
             '{"messages": [{"role": "user", "content": "b"}], "image": "x.png"}',
-            "images that no message names",
+            r"has 1 images, and its messages name 0 by \{",
         ),
+        (
+            '{"messages": [{"role": "user", "content": [{"type": "image", "image": "x.png"}]}]}',
+            "has 0 images, and its messages name 1",
+        ),
+        (
+            '{"messages": [{"role": "user", "content": [{"type": "video"}]}]}',
+            "a part that is neither text nor image",
+        ),
+        (
+            '{"messages": [{"role": "user", "content": ["hello"]}]}',
+            "a part that is neither text nor image",
+        ),
+        ('{"text": "a", "prompt": "b"}', 'has both "text" and "prompt"'),
+        ('{"text": "a", "image": "x.png", "images": []}', 'has both "image" and "images"'),
     ],
 )
 def test_a_line_that_is_no_prompt_is_named(tmp_path: Path, line: str, message: str) -> None:

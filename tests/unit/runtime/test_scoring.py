@@ -8,16 +8,11 @@ import pytest
 import torch
 import transformers
 
+from ckptdiff.runtime.failures import is_out_of_memory
 from ckptdiff.runtime.metrics import compare
 from ckptdiff.runtime.precision import computed_in
 from ckptdiff.runtime.prompts import Encoded
-from ckptdiff.runtime.scoring import (
-    Scorer,
-    batch_of,
-    batches,
-    first_nonfinite,
-    is_out_of_memory,
-)
+from ckptdiff.runtime.scoring import Scorer, batch_of, batches, first_nonfinite
 
 PAD = 9
 
