@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 import traceback
+from types import FrameType
 from typing import TextIO
 
 import click
@@ -17,6 +19,7 @@ from ckptdiff.report.escape import printable
 def guarded(command: click.Command) -> None:
     """Run `command`; every ending becomes one message and one exit code, never a traceback
     for anything that a user or a checkpoint can cause."""
+    ended = _signals()
     try:
         code = command.main(standalone_mode=False)
     except click.exceptions.Exit as leave:
@@ -27,8 +30,8 @@ def guarded(command: click.Command) -> None:
         say("\n".join(map(printable, message.getvalue().expandtabs().rstrip().split("\n"))))
         code = 2
     except (click.Abort, KeyboardInterrupt):
-        say("interrupted; nothing was changed")
-        code = 130
+        say(f"{f'ended by {ended[0].name}' if ended else 'interrupted'}; nothing was changed")
+        code = 128 + (ended[0] if ended else signal.SIGINT)
     except CkptdiffError as error:
         say_error(error)
         code = error.exit_code
@@ -38,6 +41,22 @@ def guarded(command: click.Command) -> None:
         say("ckptdiff: this is a defect of ckptdiff, please report it with the lines above")
         code = 2
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _signals() -> list[signal.Signals]:
+    """Have SIGTERM and SIGHUP end the work as Ctrl-C does, with temporary files removed; which
+    one came will be in the list. What is ignored, as under nohup, stays so."""
+    came: list[signal.Signals] = []
+
+    def end(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)  # the second one is final
+        came.append(signal.Signals(number))
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, end)
+    return came
 
 
 def say_error(error: CkptdiffError) -> None:

@@ -134,10 +134,20 @@ def test_colour_on_terminals_only(bug: Path, tmp_path: Path) -> None:
     assert "\x1b" not in on_terminal("check", bug, "--json")[1]
 
 
-# Ctrl-C
+# Ctrl-C, and what ends services and sessions
 
 
-def test_interrupt_while_hashing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "told"),
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        (signal.SIGTERM, 143, "ended by SIGTERM"),
+        (signal.SIGHUP, 129, "ended by SIGHUP"),
+    ],
+)
+def test_interrupt_while_hashing(
+    tmp_path: Path, number: signal.Signals, code: int, told: str
+) -> None:
     scheme = tmp_path / "root/one"
     scheme.mkdir(parents=True)
     size = 20_000_000_000
@@ -159,10 +169,10 @@ def test_interrupt_while_hashing(tmp_path: Path) -> None:
     }:  # fmt: skip
         assert line
     assert json.loads(process.stderr.readline())["event"] == "advanced"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=SECONDS)
     assert '"finished"' not in err
-    assert process.returncode == 130
+    assert process.returncode == code
     assert out == ""
     assert "Traceback" not in err
-    assert "interrupted" in err
+    assert told in err
