@@ -79,6 +79,14 @@ class CkptdiffApp(App[None]):
             self.register_theme(theme)
         self.theme = options.theme
 
+    def refresh_css(self, animate: bool = True) -> None:
+        """Parse and apply the styles again: nothing to do before the first screen, which parses
+        and applies them anyway; Textual does both twice more by then."""
+        if self.screen_stack:
+            super().refresh_css(animate)
+        else:
+            self.stylesheet.set_variables(self.get_css_variables())
+
     def on_mount(self) -> None:
         # The first frame is on screen before anything is read.
         self.call_after_refresh(self.work.look)
