@@ -80,12 +80,13 @@ class CkptdiffApp(App[None]):
         self.theme = options.theme
 
     def refresh_css(self, animate: bool = True) -> None:
-        """Parse and apply the styles again: nothing to do before the first screen, which parses
-        and applies them anyway; Textual does both twice more by then."""
-        if self.screen_stack:
+        """Parse and apply the styles again: before the first screen is mounted only the app's own,
+        because mounting parses and applies the others anyway; Textual does both twice more."""
+        if self.screen_stack and self.screen.is_mounted:
             super().refresh_css(animate)
         else:
             self.stylesheet.set_variables(self.get_css_variables())
+            self.stylesheet.apply(self)
 
     def on_mount(self) -> None:
         # The first frame is on screen before anything is read.

@@ -132,13 +132,14 @@ from ckptdiff.formats.safetensors import read_shard
 shard = read_shard(Path(sys.argv[1]), "a.safetensors")
 signal.signal(signal.SIGALRM, signal.default_int_handler)
 for number in range(1, 101):
-    # Again after a second: Python drops an interrupt that falls into a weakref callback.
-    signal.setitimer(signal.ITIMER_REAL, number / 5000, 1)
     try:
+        # Again after a second: Python drops an interrupt that falls into a weakref callback.
+        signal.setitimer(signal.ITIMER_REAL, number / 5000, 1)
         hash_shards([shard])
     except KeyboardInterrupt:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        while threading.active_count() > 1:  # interrupted while its first thread started
+        # A first thread whose start was interrupted is counted for ever, but has no workers.
+        while any(thread.name.startswith("ckptdiff_") for thread in threading.enumerate()):
             pass
 print("done")
 """
