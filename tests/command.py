@@ -79,6 +79,7 @@ def run(
     env: Mapping[str, str] | None = None,
     obedient: bool = False,
     prefix: Sequence[str] = (),
+    seconds: float = SECONDS,
 ) -> Result:
     """`ckptdiff ARGUMENTS…`. Fails on a hang, a traceback or raw control characters.
 
@@ -91,7 +92,7 @@ def run(
         env=environment(env),
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        timeout=SECONDS,
+        timeout=seconds,
         check=False,
         preexec_fn=obey_permissions if obedient else None,
     )

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import build
 import pytest
+
+# Started in the background, or by nohup, this process ignores signals, and so would every
+# process under test: Ctrl-C and a closed terminal would be tried on what cannot hear them.
+for number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, default)
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from rich.cells import cell_len
 from textual.pilot import Pilot
 
@@ -15,10 +16,14 @@ from ckptdiff.tui.app import CkptdiffApp
 from ckptdiff.tui.state import Options
 
 SAMPLES = Path(__file__).parents[1] / "samples"
+COPIED = SAMPLES / "copied"
 NARROW, WIDE = (80, 24), (160, 50)
 SECONDS = 30
 
 Scenario = Callable[["Pilot[None]"], Awaitable[None]]
+Play = Callable[["Pilot[None]", CkptdiffApp], Awaitable[None]]
+
+sizes = pytest.mark.parametrize("size", [NARROW, WIDE], ids=["80x24", "160x50"])
 
 
 def make(root: Path | str, **options: Any) -> CkptdiffApp:
@@ -44,10 +49,23 @@ def drive(
     return app
 
 
+def app_of(pilot: Pilot[None]) -> CkptdiffApp:
+    assert isinstance(pilot.app, CkptdiffApp)
+    return pilot.app
+
+
+def run(root: Path, play: Play, size: tuple[int, int] = NARROW, **options: object) -> None:
+    """As `drive`, for a scenario that wants the app too."""
+
+    async def scenario(pilot: Pilot[None]) -> None:
+        await play(pilot, app_of(pilot))
+
+    drive(root, scenario, size, **options)
+
+
 async def settle(pilot: Pilot[None]) -> None:
     """Wait until no job runs and every message is handled."""
-    app = pilot.app
-    assert isinstance(app, CkptdiffApp)
+    app = app_of(pilot)
     await pilot.pause()
     deadline = time.monotonic() + SECONDS
     while app.bridge.busy:
@@ -69,6 +87,14 @@ async def press(pilot: Pilot[None], *keys: str) -> None:
     for key in keys:
         await pilot.press(key)
         await settle(pilot)
+
+
+def fits(app: CkptdiffApp, size: tuple[int, int]) -> None:
+    """Nothing is wider than the screen, and the keys are on its last line."""
+    shown = lines(app)
+    assert len(shown) == size[1]
+    assert {len(line) for line in shown} == {size[0]}
+    assert "? help" in shown[-1]
 
 
 def lines(app: Any) -> list[str]:

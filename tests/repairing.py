@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -62,7 +63,7 @@ def _exports(pid: int, parent: int) -> bool:
 
 async def choose(pilot: Pilot[None], field: str, value: str) -> None:
     """Type a value into a field of the plan dialog, which has the cursor on its first one."""
-    order = ("engine", "place", "donor", "calib")
+    order = ("engine", "place", "donor", "preset", "calib", "score")
     for _ in order:
         await press(pilot, "up")
     for _ in range(order.index(field)):
@@ -101,6 +102,11 @@ def report_of(app: CkptdiffApp) -> PlanReport:
     answer = dialog(app).answer
     assert answer is not None and answer.planned is not None, screen_text(app)
     return answer.planned.report
+
+
+def roomless(report: bytes) -> bytes:
+    """Without the free bytes of the disk, which change from moment to moment."""
+    return re.sub(rb'"free":\s*\d+', b'"free":0', report)
 
 
 def fits(app: CkptdiffApp, size: tuple[int, int]) -> None:

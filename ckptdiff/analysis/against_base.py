@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from ckptdiff.analysis.quantization import is_tied_head, known_algorithm
 from ckptdiff.formats.layouts import scale_suffix
-from ckptdiff.formats.names import keys_of
+from ckptdiff.formats.names import NORMS_BEFORE, keys_of
 from ckptdiff.records.against_base import AgainstBase, Pair
 from ckptdiff.records.checkpoint import Checkpoint, Tensor
 from ckptdiff.records.coverage import Module
@@ -24,6 +24,7 @@ FLOATS = frozenset(("BF16", "F16", "F32", "F64"))
 # Heads for multi-token prediction and buffers: base has them, exports do not.
 _NEVER_EXPORTED = re.compile(r"(^|\.)(mtp|nextn)[._]|(^|\.)(inv_freq|rotary_emb\.\w+)$")
 _LAYER = re.compile(r"^layers\.(\d{1,9})\.")
+_BLOCK = re.compile(r"^.*?\.\d+(?=\.)")
 
 
 def compare(scheme: SchemeEvidence, base: SchemeEvidence, casts: Casts) -> AgainstBase:
@@ -57,7 +58,7 @@ def _classified(
 ) -> Iterator[tuple[str, Pair]]:
     of_base, of_scheme = base.tensors, scheme.tensors
     modules = {module.name: module for module in scheme.coverage.modules.values()}
-    algorithms = algorithms_of(scheme)
+    folded = _folded(scheme, base)
     for key, (name, tensor, shard) in of_scheme.items():
         owner = modules.get(name.rpartition(".")[0])
         base_name, other, _ = of_base.get(key, (None, None, ""))
@@ -73,7 +74,7 @@ def _classified(
                 yield "extra", pair
         elif tensor.shape != other.shape:
             yield "shapes", pair
-        elif _is_folded(algorithms, name):
+        elif key.rpartition(".")[0] in folded:
             yield "folded", pair
         else:
             yield from _compared(scheme, base, pair, base_name, casts)
@@ -128,13 +129,46 @@ def is_base_only(key: str, base: Checkpoint) -> bool:
     return beyond or _NEVER_EXPORTED.search(key) is not None
 
 
-def _is_folded(algorithms: set[str], name: str) -> bool:
-    """Whether AWQ folds scales into this tensor: the norm in front of a quantized group, and
-    for NVFP4_AWQ the projections in front of o_proj and down_proj."""
-    leaf = name.rpartition(".")[0].rpartition(".")[2]
-    if "norm" in leaf and any("AWQ" in algorithm for algorithm in algorithms):
-        return True
-    return leaf in ("up_proj", "v_proj") and "NVFP4_AWQ" in algorithms
+def _folded(scheme: SchemeEvidence, base: SchemeEvidence) -> frozenset[str]:
+    """Keys of the modules that AWQ may have folded scales into: the norms in front of what it
+    quantizes, and for NVFP4_AWQ the projections in front of o_proj and down_proj."""
+    algorithms = algorithms_of(scheme)
+    if not any("AWQ" in algorithm for algorithm in algorithms):
+        return frozenset()
+    owners = {key.rpartition(".")[0] for key in scheme.tensors}
+    norms = {owner for owner in owners if "norm" in owner.rpartition(".")[2]}
+    found = set()
+    if "NVFP4_AWQ" in algorithms:
+        found = {owner for owner in owners if owner.rpartition(".")[2] in ("up_proj", "v_proj")}
+    if scheme.foreign:  # others fold into what they like
+        return frozenset(found | norms)
+    coverage = scheme.coverage
+    # What should have been quantized, or is not there to be looked at, may have been folded too.
+    absent = base.coverage.modules.keys() - coverage.modules.keys()
+    for key in coverage.quantized | (coverage.selected or frozenset()) | absent:
+        module = coverage.modules.get(key)
+        if module is None or "pre_quant_scale" not in scheme.scales.get(module.name, {}):
+            found.update(_norms_before(key, norms))
+    return frozenset(found)
+
+
+def _norms_before(key: str, norms: Iterable[str]) -> Iterable[str]:
+    """The one of the norms that is in front of a module; where that is not known, all of its
+    block."""
+    parent, _, leaf = key.rpartition(".")
+    if leaf in NORMS_BEFORE:
+        layer = parent.rpartition(".")[0]
+        known = [f"{layer}.{norm}" for norm in NORMS_BEFORE[leaf]]
+        present = [norm for norm in known if norm in norms]
+        if present or not known:
+            return present[:1]
+    return [norm for norm in norms if _block(norm) == _block(key)]
+
+
+def _block(key: str) -> str:
+    """The layer that a module is in: `layers.3`, `visual.blocks.0`; nothing outside of layers."""
+    match = _BLOCK.match(key)
+    return match[0] if match else ""
 
 
 def algorithms_of(scheme: SchemeEvidence) -> set[str]:

@@ -16,14 +16,14 @@ _SEED = 0
 _ELEMENTS = 1 << 22
 
 
-def means(values: Sequence[float], draws: int = DRAWS) -> NDArray[np.float64]:
-    """The mean of each of `draws` resamples of `values`, float64 [draws]."""
+def means(values: Sequence[float]) -> NDArray[np.float64]:
+    """The mean of each of `DRAWS` resamples of `values`, float64 [DRAWS]."""
     array = np.asarray(values, np.float64)
     rng = np.random.default_rng(_SEED)
     step = max(1, _ELEMENTS // len(array))
     parts = [
-        array[rng.integers(0, len(array), (min(step, draws - first), len(array)))].mean(1)
-        for first in range(0, draws, step)
+        array[rng.integers(0, len(array), (min(step, DRAWS - first), len(array)))].mean(1)
+        for first in range(0, DRAWS, step)
     ]
     return np.concatenate(parts)
 

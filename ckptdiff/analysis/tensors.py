@@ -10,7 +10,6 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -20,9 +19,14 @@ from ckptdiff.quant.registry import dequantised
 from ckptdiff.records.checkpoint import Shard
 from ckptdiff.records.evidence import SchemeEvidence
 from ckptdiff.records.layout import LayoutName
-from ckptdiff.sources.local import Unreadable, identity, open_regular, read_range, reason_of
-
-CHANGED = "changed while it was read"
+from ckptdiff.sources.local import (
+    CHANGED,
+    Unreadable,
+    identity,
+    open_regular,
+    read_range,
+    reason_of,
+)
 
 
 class TensorReader:
@@ -39,12 +43,7 @@ class TensorReader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._files.close()
 
     def rows(self, shard: Shard, name: str, elements: int = CHUNK_ELEMENTS) -> Rows:
@@ -53,9 +52,9 @@ class TensorReader:
         shape = tensor.shape or (1,)
         return self._rows(shard, name, shape[0], math.prod(shape[1:]), elements)
 
-    def flat(self, shard: Shard, name: str, elements: int = CHUNK_ELEMENTS) -> Rows:
+    def flat(self, shard: Shard, name: str) -> Rows:
         """A tensor of any shape as rows of one element, in the order of the file."""
-        return self._rows(shard, name, math.prod(shard.tensors[name].shape), 1, elements)
+        return self._rows(shard, name, math.prod(shard.tensors[name].shape), 1, CHUNK_ELEMENTS)
 
     def array(self, shard: Shard, name: str) -> Array:
         """A whole tensor in its own shape: for scales, not for weights."""

@@ -20,78 +20,75 @@ from ckptdiff.quant.arrays import F32, Array, Scales
 _SMALL = 1 << 25
 
 
+# (stored, number of its first row) -> float32 rows of the weight.
+Values = Callable[[Array, int], F32]
+
+
 @dataclass(frozen=True, slots=True)
 class PackedRows:
     """`stored(first, stop)` gives what is stored of rows [first, stop), `values(stored, first)`
     the float32 rows that it stands for. `scales`: the bytes of one expert's, else none."""
 
     stored: Callable[[int, int], Array]
-    values: Callable[[Array, int], F32]
+    values: Values
     scales: bytes = b""
 
 
 def open_rows(packing: Packing, reader: TensorReader) -> PackedRows:
     """The rows of a packed weight. Raises `Unreadable`, `KeyError` for a dtype that no format
     uses, and, when values are asked for, `MisfitError`."""
-    return _OPEN[packing.format](packing, reader)
-
-
-def _by_row(
-    packing: Packing, reader: TensorReader, values: Callable[[Array, int], F32]
-) -> PackedRows:
-    """Stored rows are rows of the weight."""
+    if packing.format == "gpt-oss":
+        return _gpt_oss(packing, reader)
+    values = _VALUES[packing.format](packing, reader)
+    if packing.format in _BY_COLUMN:
+        return PackedRows(_columns(packing, reader), values)
     return PackedRows(reader.rows(packing.shard, packing.name).read, values)
 
 
-def _open_scale_inv(packing: Packing, reader: TensorReader) -> PackedRows:
+def _scale_inv(packing: Packing, reader: TensorReader) -> Values:
     scale, block = packing.read(reader, "weight_scale_inv"), packing.block or fp8.BLOCK
     if scale.size == 1:  # one for the whole weight
-        return _by_row(packing, reader, lambda codes, first: fp8.dequantise(codes, Scales(scale)))
-    return _by_row(
-        packing, reader, lambda codes, first: deepseek.dequantise(codes, scale, first, block)
-    )
+        return lambda codes, first: fp8.dequantise(codes, Scales(scale))
+    return lambda codes, first: deepseek.dequantise(codes, scale, first, block)
 
 
-def _open_float(packing: Packing, reader: TensorReader) -> PackedRows:
+def _float(packing: Packing, reader: TensorReader) -> Values:
     scale = packing.read(reader, "weight_scale")
-    return _by_row(
-        packing,
-        reader,
-        lambda codes, first: compressed.dequantise_float(codes, scale, first, packing.block),
-    )
+    return lambda codes, first: compressed.dequantise_float(codes, scale, first, packing.block)
 
 
-def _open_int(packing: Packing, reader: TensorReader) -> PackedRows:
+def _int(packing: Packing, reader: TensorReader) -> Values:
     scale = packing.read(reader, "weight_scale")
     zero = packing.optional(reader, "weight_zero_point")
-    return _by_row(
-        packing,
-        reader,
-        lambda codes, first: compressed.dequantise_int(codes, scale, zero, first),
-    )
+    return lambda codes, first: compressed.dequantise_int(codes, scale, zero, first)
 
 
-def _open_packed(packing: Packing, reader: TensorReader) -> PackedRows:
+def _packed(packing: Packing, reader: TensorReader) -> Values:
     scale = packing.read(reader, "weight_scale")
     zero = packing.optional(reader, "weight_zero_point")
     order = packing.optional(reader, "weight_g_idx")
-    return _by_row(
-        packing,
-        reader,
-        lambda words, first: compressed.dequantise_packed(
-            words, packing.shape[1], packing.bits, scale, zero, order, first
-        ),
+    return lambda words, first: compressed.dequantise_packed(
+        words, packing.shape[1], packing.bits, scale, zero, order, first
     )
 
 
-def _open_nvfp4(packing: Packing, reader: TensorReader) -> PackedRows:
+def _nvfp4(packing: Packing, reader: TensorReader) -> Values:
     scale = packing.read(reader, "weight_scale")
     whole = packing.read(reader, "weight_global_scale")
-    return _by_row(
-        packing,
-        reader,
-        lambda codes, first: compressed.dequantise_nvfp4(codes, scale, whole, first),
+    return lambda codes, first: compressed.dequantise_nvfp4(codes, scale, whole, first)
+
+
+def _gptq(packing: Packing, reader: TensorReader) -> Values:
+    zeros, scales = packing.read(reader, "qzeros"), packing.read(reader, "scales")
+    order = packing.optional(reader, "g_idx")
+    return lambda words, first: gptq.dequantise(
+        words, zeros, scales, order, packing.bits, first, packing.v2
     )
+
+
+def _awq(packing: Packing, reader: TensorReader) -> Values:
+    zeros, scales = packing.read(reader, "qzeros"), packing.read(reader, "scales")
+    return lambda words, first: awq.dequantise(words, zeros, scales, first // awq.PER_WORD)
 
 
 def _columns(packing: Packing, reader: TensorReader) -> Callable[[int, int], Array]:
@@ -114,26 +111,7 @@ def _columns(packing: Packing, reader: TensorReader) -> Callable[[int, int], Arr
     return stored
 
 
-def _open_awq(packing: Packing, reader: TensorReader) -> PackedRows:
-    zeros, scales = packing.read(reader, "qzeros"), packing.read(reader, "scales")
-
-    def values(words: Array, first: int) -> F32:
-        return awq.dequantise(words, zeros, scales, first // awq.PER_WORD)
-
-    return PackedRows(_columns(packing, reader), values)
-
-
-def _open_gptq(packing: Packing, reader: TensorReader) -> PackedRows:
-    zeros, scales = packing.read(reader, "qzeros"), packing.read(reader, "scales")
-    order = packing.optional(reader, "g_idx")
-
-    def values(words: Array, first: int) -> F32:
-        return gptq.dequantise(words, zeros, scales, order, packing.bits, first, packing.v2)
-
-    return PackedRows(_columns(packing, reader), values)
-
-
-def _open_gpt_oss(packing: Packing, reader: TensorReader) -> PackedRows:
+def _gpt_oss(packing: Packing, reader: TensorReader) -> PackedRows:
     _, outputs, groups, width = packing.shard.tensors[packing.name].shape
     size, start = groups * width, (packing.expert or 0) * outputs
     codes = reader.flat(packing.shard, packing.name)
@@ -151,13 +129,15 @@ def _open_gpt_oss(packing: Packing, reader: TensorReader) -> PackedRows:
     return PackedRows(stored, values, scales.tobytes())
 
 
-_OPEN: Mapping[Format, Callable[[Packing, TensorReader], PackedRows]] = {
-    "float-quantized": _open_float,
-    "int-quantized": _open_int,
-    "pack-quantized": _open_packed,
-    "nvfp4-pack-quantized": _open_nvfp4,
-    "fp8-scale-inv": _open_scale_inv,
-    "gptq": _open_gptq,
-    "awq": _open_awq,
-    "gpt-oss": _open_gpt_oss,
+# How what is stored becomes values, for all formats but gpt-oss, which has many weights a tensor.
+_VALUES: Mapping[Format, Callable[[Packing, TensorReader], Values]] = {
+    "float-quantized": _float,
+    "int-quantized": _int,
+    "pack-quantized": _packed,
+    "nvfp4-pack-quantized": _nvfp4,
+    "fp8-scale-inv": _scale_inv,
+    "gptq": _gptq,
+    "awq": _awq,
 }
+# Stored with a column for each row of the weight.
+_BY_COLUMN: tuple[Format, ...] = ("gptq", "awq")

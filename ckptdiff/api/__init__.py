@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from ckptdiff.api.baselining import PlannedBaseline as PlannedBaseline
     from ckptdiff.api.baselining import execute_baseline as execute_baseline
     from ckptdiff.api.baselining import plan_baseline as plan_baseline
-    from ckptdiff.api.checking import Requirement as Requirement
     from ckptdiff.api.checking import check as check
     from ckptdiff.api.common import load_settings as load_settings
     from ckptdiff.api.common import refuse_inside as refuse_inside
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from ckptdiff.api.rendering import render as render
     from ckptdiff.api.watching import snapshot as snapshot
     from ckptdiff.api.writing import write_file as write_file
+    from ckptdiff.records.settings import Requirement as Requirement
 
 _HOMES = {
     "Format": "rendering",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from ckptdiff.api.remembering import key_of, recall, remember
 from ckptdiff.errors import UsageError
@@ -17,14 +17,12 @@ from ckptdiff.events import CancelToken, Sink, silent
 from ckptdiff.records.finding import Ignore
 from ckptdiff.records.report import CheckReport, IdentityRow
 from ckptdiff.records.request import Request
-from ckptdiff.records.settings import FAIL_ON, FailOn, Settings
+from ckptdiff.records.settings import FAIL_ON, REQUIREMENTS, FailOn, Requirement, Settings
 from ckptdiff.sources.cache import Cache
 from ckptdiff.sources.trace import tracing
 
 if TYPE_CHECKING:
     from ckptdiff.api.common import StrPath
-
-Requirement = Literal["base", "manifest"]
 
 
 def check(
@@ -110,8 +108,10 @@ def _require_known(
     for name, value in (("select", select), ("ignore", ignore), ("require", require)):
         if isinstance(value, str):
             raise UsageError(f"{name} is a string", f"Give a list: {name}=[{value!r}].")
-    if unknown := set(require) - {"base", "manifest"}:
-        raise UsageError(f"require has {sorted(unknown)[0]!r}", "Known are base and manifest.")
+    if unknown := set(require) - set(REQUIREMENTS):
+        raise UsageError(
+            f"require has {sorted(unknown)[0]!r}", f"Known are {' and '.join(REQUIREMENTS)}."
+        )
     if fail_on not in (None, *FAIL_ON):
         raise UsageError(f"fail_on is {fail_on!r}", f"Known are {', '.join(FAIL_ON)}.")
     if (expect is not None and expect < 0) or (jobs is not None and jobs < 1):

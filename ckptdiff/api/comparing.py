@@ -8,8 +8,6 @@ from pathlib import Path
 
 from ckptdiff.analysis.differing.alignment import align
 from ckptdiff.analysis.differing.deltas import (
-    ORDERS,
-    STATUSES,
     chosen,
     histogram_of,
     kinds_of,
@@ -29,7 +27,14 @@ from ckptdiff.jobs.differing import compare
 from ckptdiff.jobs.hashing import Hashing, digest_shards
 from ckptdiff.jobs.reading import read_one
 from ckptdiff.records.checkpoint import HIDING, Checkpoint, Unread
-from ckptdiff.records.delta import DIFF_SCHEMA, DeltaStatus, DiffOrder, DiffReport
+from ckptdiff.records.delta import (
+    DIFF_SCHEMA,
+    ORDERS,
+    STATUSES,
+    DeltaStatus,
+    DiffOrder,
+    DiffReport,
+)
 from ckptdiff.records.evidence import SchemeEvidence
 from ckptdiff.sources.cache import Cache
 
@@ -102,9 +107,8 @@ def _matches(pair: Pair, pattern: str) -> bool:
 def _unread(path: str, side: SchemeEvidence) -> tuple[Unread, ...]:
     """Files of a checkpoint that were not read, and defects behind which tensors are unknown."""
     checkpoint: Checkpoint = side.checkpoint
-    defects = checkpoint.defects + tuple(d for s in checkpoint.shards for d in s.defects)
     found = [(item.path, item.reason) for item in side.unread]
-    found += [(defect.file, defect.message) for defect in defects if defect.kind in HIDING]
+    found += [(d.file, d.message) for d in checkpoint.all_defects if d.kind in HIDING]
     return tuple(Unread(f"{path}/{name}", reason) for name, reason in found)
 
 

@@ -189,7 +189,6 @@ def execute(
     if not planned.report.possible:
         raise UsageError("not every plan can be carried out", "The plans say what is missing.")
     base = next((job.plan.base for job in planned.jobs), None)
-
     remembered = Cache() if cache else RunCache()
     verify = verifier(base, remembered, jobs, sink, cancel)
     hashing = Hashing(remembered, jobs=jobs)

@@ -43,7 +43,6 @@ def hash(
     `sha256` adds the SHA-256 of each shard file. Raises `RootError` when `path` holds no
     safetensors and `Cancelled` when `cancel` is set.
     """
-
     cancel = cancel or CancelToken()
     checkpoint = read_one(Path(path))
     how = Hashing(Cache() if cache else None, rehash, scan=False, jobs=jobs)
@@ -54,7 +53,7 @@ def hash(
     files, lost = sha256_files(checkpoint.shards, sink=sink, cancel=cancel) if sha256 else ((), ())
     broken = tuple(
         Unread(defect.file, defect.message)
-        for defect in checkpoint.defects + tuple(d for s in checkpoint.shards for d in s.defects)
+        for defect in checkpoint.all_defects
         if defect.kind in HIDING
     )
     return HashReport(
@@ -76,7 +75,6 @@ def lock(report: HashReport) -> bytes:
 
     Raises `UsageError` when not every tensor was read: half a lock would lock nothing.
     """
-
     if report.fingerprint is None or report.unread:
         raise UsageError(
             f"not all of {report.path} could be read, so it cannot be locked",
@@ -90,7 +88,6 @@ def verify(path: StrPath, lock_file: StrPath, **options: Any) -> VerifyReport:
 
     Raises `UsageError` when the lock cannot be read or understood, and as `hash` does.
     """
-
     try:
         text = read_document(Path(lock_file)).decode("utf-8", "surrogatepass")
     except (Unreadable, UnicodeDecodeError) as error:

@@ -6,13 +6,11 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ckptdiff.analysis import probing as summing
-from ckptdiff.analysis.evidence import scheme_evidence
-from ckptdiff.api.common import StrPath, read, tool
+from ckptdiff.api.common import StrPath, read
+from ckptdiff.api.probe_reports import ProbeReports
 from ckptdiff.errors import BaseError, CapabilityError, UsageError
 from ckptdiff.events import CancelToken, Sink, silent
 from ckptdiff.formats.prompts import DEFAULT_SOURCE, default_prompts, read_prompts
@@ -21,13 +19,7 @@ from ckptdiff.jobs.hashing import Hashing
 from ckptdiff.jobs.probing import PROGRAM, ProbeOptions, ProbeRun, run_probe
 from ckptdiff.jobs.reading import read_one
 from ckptdiff.records.checkpoint import Checkpoint, Unread
-from ckptdiff.records.probe import (
-    PROBE_SCHEMA,
-    Activations,
-    ProbeReport,
-    Prompt,
-    PromptsRow,
-)
+from ckptdiff.records.probe import Activations, ProbeReport, Prompt
 from ckptdiff.sources.cache import Cache
 
 if TYPE_CHECKING:
@@ -55,6 +47,7 @@ def probe(
     raw: bool = False,
     perplexity: bool = False,
     batch_size: int | None = None,
+    trust_remote_code: bool = False,
     cache: bool = True,
     jobs: int | None = None,
     log: StrPath | None = None,
@@ -69,8 +62,10 @@ def probe(
     used, each cut to `max_length` tokens. `device` is auto, cpu, cuda (all GPUs) or a list such
     as cuda:0,cuda:1; `dtype` auto is float32 where it fits, else bfloat16. `activations` static
     rounds the inputs of quantized linears by their input scales; `raw` ignores all scales, to
-    show what that does. `log` takes what the child process prints, `on_result` hears of the
-    report as it grows.
+    show what that does. `batch_size` is the number of prompts that are computed together
+    (default: what suits the device), less only where memory runs out. `trust_remote_code` runs
+    the code that comes with the model. `log` takes what the child process prints, `on_result`
+    hears of the report as it grows: whether KL rises is said in the whole one.
 
     Raises `UsageError` for a reference or prompts that cannot be used, `BaseError` when a sweep
     has no base, `CapabilityError` when an extra, a GPU or memory is missing, `ChildError` when
@@ -92,17 +87,25 @@ def probe(
         perplexity=perplexity,
         batch_size=batch_size,
         max_length=max_length,
+        trust_remote_code=trust_remote_code,
     )
     source = DEFAULT_SOURCE if prompts is None else "given"
     if isinstance(prompts, str | os.PathLike):
         source = os.fspath(prompts)
-    report = partial(
-        _report, first, rest, chosen, PromptsRow(len(chosen), source, len(given), 0, 0, 0), options
+    reports = ProbeReports(
+        first,
+        rest,
+        chosen,
+        options,
+        source=source,
+        loaded=len(given),
+        notes=notes,
+        unread=unread,
     )
 
     def heard(run: ProbeRun) -> None:
         if on_result is not None and run.reference is not None:
-            on_result(report(run, notes, unread))
+            on_result(reports.part(run))
 
     run = run_probe(
         first,
@@ -115,7 +118,7 @@ def probe(
         sink=sink,
         cancel=cancel,
     )
-    return report(run, notes, unread)
+    return reports.whole(run)
 
 
 def probe_needs() -> str | None:
@@ -209,61 +212,3 @@ def _tokenizer(
         if any(owners[0].companions[name] != other.companions[name] for name in shared):
             notes.append(f"{other.id} has another tokenizer, which was not used")
     return owners[0], tuple(notes)
-
-
-def _report(
-    reference: Checkpoint,
-    others: Sequence[Checkpoint],
-    prompts: Sequence[Prompt],
-    row: PromptsRow,
-    options: ProbeOptions,
-    run: ProbeRun,
-    notes: tuple[str, ...],
-    unread: tuple[Unread, ...],
-) -> ProbeReport:
-    assert run.reference is not None
-    schemes = [scheme_evidence(other, run.digests or None) for other in others]
-    noise = run.reference.noise
-    rows = summing.results(
-        schemes,
-        run.scores,
-        run.perplexity,
-        run.same,
-        raw=options.raw,
-        noise=noise.kl,
-        perplexity=run.reference.perplexity,
-    )
-    curves = summing.curves(rows)
-    codes = max((len(s.coverage.quantized) for s in schemes), default=0)
-    unhashed = [s.id for s in schemes if s.fingerprint is None and s.id not in run.failed]
-    if run.digests and unhashed:
-        notes += (f"not all of {', '.join(unhashed)} could be hashed: copies would not be seen",)
-    if options.perplexity and run.reference.perplexity is None:
-        notes += ("no prompt has a second token: there is no perplexity",)
-    unread = (*unread, *(Unread(id, reason) for id, reason in sorted(run.failed.items())))
-    lost = [s.id for s in schemes if s.id in run.failed]
-    return ProbeReport(
-        schema=PROBE_SCHEMA,
-        tool=tool(),
-        reference=reference.id,
-        prompts=replace(
-            row,
-            images=sum(bool(prompt.images) for prompt in prompts),
-            batches=run.reference.batches,
-            tokens=run.reference.tokens,
-        ),
-        device=run.reference.device,
-        dtype=run.reference.dtype,  # type: ignore[arg-type]
-        activations=options.activations,  # type: ignore[arg-type]
-        raw=options.raw,
-        noise=noise,
-        perplexity=run.reference.perplexity,
-        results=rows,
-        curves=curves,
-        worst=summing.worst(rows, prompts),
-        verdict=summing.verdict(
-            rows, curves, raw=options.raw, codes=codes, noise=noise.kl, lost=lost
-        ),
-        notes=notes,
-        unread=unread,
-    )

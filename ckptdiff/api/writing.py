@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from ckptdiff.errors import UsageError
+from ckptdiff.jobs.staging import umask
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -19,9 +20,7 @@ def write_file(path: Path, data: bytes) -> None:
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
-            umask = os.umask(0)
-            os.umask(umask)
-            Path(name).chmod(0o666 & ~umask)
+            Path(name).chmod(0o666 & ~umask())
             Path(name).replace(path)
         except BaseException:
             Path(name).unlink(missing_ok=True)

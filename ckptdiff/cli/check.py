@@ -23,7 +23,7 @@ from ckptdiff.cli.output import format_of, use_color, write_file, write_stdout
 from ckptdiff.cli.progress import progress_sink
 from ckptdiff.errors import CkptdiffError, UsageError
 from ckptdiff.records.report import CheckReport
-from ckptdiff.records.settings import FailOn
+from ckptdiff.records.settings import FAIL_ON, REQUIREMENTS, FailOn
 from ckptdiff.report.escape import printable
 
 SUFFIXES: dict[str, api.Format] = {".txt": "text", ".json": "json", ".md": "markdown"}
@@ -47,7 +47,7 @@ SUFFIXES: dict[str, api.Format] = {".txt": "text", ".json": "json", ".md": "mark
 @click.option("--ignore", multiple=True, metavar="CODE", help="Do not count these rules' findings.")
 @click.option(
     "--fail-on",
-    type=click.Choice(["error", "warning", "never"]),
+    type=click.Choice(FAIL_ON),
     help="The severity that makes exit code 1.  [default: error]",
 )
 @click.option(
@@ -151,9 +151,9 @@ def _split(values: tuple[str, ...]) -> list[str]:
 
 def _requirements(values: tuple[str, ...]) -> list[api.Requirement]:
     wanted = _split(values)
-    known: dict[str, api.Requirement] = {"base": "base", "manifest": "manifest"}
+    known: dict[str, api.Requirement] = {each: each for each in REQUIREMENTS}
     if unknown := [item for item in wanted if item not in known]:
         raise click.BadParameter(
-            f"{unknown[0]!r} is neither base nor manifest", param_hint="--require"
+            f"{unknown[0]!r} is neither {' nor '.join(REQUIREMENTS)}", param_hint="--require"
         )
     return [known[item] for item in wanted]

@@ -11,13 +11,15 @@ import click
 from ckptdiff import api
 from ckptdiff.cli.console import narrate, say
 from ckptdiff.cli.options import (
+    PATH,
+    Option,
     gathered,
     jobs_option,
     json_option,
     no_cache_option,
     progress_option,
 )
-from ckptdiff.cli.output import use_color, write_stdout
+from ckptdiff.cli.output import finish, show
 from ckptdiff.events import Sink
 from ckptdiff.records.plan import PlanReport
 
@@ -32,6 +34,18 @@ class Wanted:
     no_cache: bool
     jobs: int | None
     progress: str
+
+
+def donor_option(otherwise: str) -> Option:
+    """--donor, given to the command as `donors`; `otherwise` is the end of its help."""
+    return click.option(
+        "--donor",
+        "donors",
+        multiple=True,
+        type=PATH,
+        metavar="DIR",
+        help=f"Take quantized modules from here{otherwise}",
+    )
 
 
 # Given to the command as one `wanted` of type `Wanted`.
@@ -60,20 +74,19 @@ def carry_out(
     verb that carries it out, `api.execute` unless it is given."""
     report, as_json = planned.report, wanted.as_json
     if wanted.dry_run or not report.possible or not (wanted.yes or _asks(as_json)):
-        _write(report, as_json)
+        show(report, as_json)
         if report.possible and not wanted.dry_run:
             say("ckptdiff: nothing was written, because nobody could be asked")
             say("Add --yes to carry this out, or --dry-run to see the plan alone.")
         raise click.exceptions.Exit(0 if wanted.dry_run and report.possible else 2)
     if not wanted.yes:
-        _write(report, as_json)
+        show(report, as_json)
         if not _confirmed():
             say("nothing was written")
             raise click.exceptions.Exit(2)
     run: Callable[..., PlanReport] = execute or api.execute
     done = run(planned, jobs=wanted.jobs, cache=not wanted.no_cache, sink=sink)
-    _write(done, as_json)
-    raise click.exceptions.Exit(api.exit_code(done))
+    finish(done, as_json)
 
 
 def _asks(as_json: bool) -> bool:
@@ -85,7 +98,3 @@ def _asks(as_json: bool) -> bool:
 def _confirmed() -> bool:
     narrate("Write this? [y/N] ")
     return sys.stdin.readline().strip().lower() in ("y", "yes")
-
-
-def _write(report: PlanReport, as_json: bool) -> None:
-    write_stdout(api.render(report, "json" if as_json else "text", color=use_color()))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
 
 import click
 
@@ -16,12 +15,9 @@ from ckptdiff.cli.options import (
     progress_option,
     rehash_option,
 )
-from ckptdiff.cli.output import use_color, write_stdout
+from ckptdiff.cli.output import finish
 from ckptdiff.cli.progress import progress_sink
-from ckptdiff.records.delta import DeltaStatus, DiffOrder
-
-STATUSES: tuple[DeltaStatus, ...] = get_args(DeltaStatus)
-SHOWN = 20  # rows of text; JSON has all of them
+from ckptdiff.records.delta import ORDERS, SHOWN_ROWS, STATUSES, UNSHOWN, DeltaStatus, DiffOrder
 
 
 @click.command("diff")
@@ -29,18 +25,18 @@ SHOWN = 20  # rows of text; JSON has all of them
 @click.argument("b", type=PATH, metavar="B")
 @click.option("--raw", is_flag=True, help="Compare stored codes as codes too.")
 @click.option("--tensors", metavar="GLOB", help="Only tensors whose name matches.")
-@click.option("--sort", type=click.Choice(get_args(DiffOrder)), default="error", show_default=True)
+@click.option("--sort", type=click.Choice(ORDERS), default="error", show_default=True)
 @click.option(
     "--limit",
     type=click.IntRange(0),
     metavar="N",
-    help=f"Rows of each status.  [default: {SHOWN}, with --json all]",
+    help=f"Rows of each status.  [default: {SHOWN_ROWS}, with --json all]",
 )
 @click.option(
     "--only",
     multiple=True,
     type=click.Choice(STATUSES),
-    help="Rows of this status. Repeatable.  [default: all but same, with --json all]",
+    help=f"Rows of this status. Repeatable.  [default: all but {UNSHOWN}, with --json all]",
 )
 @json_option("ckptdiff.diff/1")
 @no_cache_option
@@ -69,12 +65,12 @@ def command(
 
     \b
     ckptdiff diff models/base models/quantized/top10
-    ckptdiff diff top10 top50 --only changed --sort max --limit 50
+    ckptdiff diff top10 top50 --only dtype --sort max --limit 50
     ckptdiff diff old new --tensors '*.down_proj.weight' --raw --json
     """
     if not as_json:
-        limit = SHOWN if limit is None else limit
-        only = only or tuple(status for status in STATUSES if status != "same")
+        limit = SHOWN_ROWS if limit is None else limit
+        only = only or tuple(status for status in STATUSES if status != UNSHOWN)
     report = api.diff(
         a,
         b,
@@ -88,5 +84,4 @@ def command(
         jobs=jobs,
         sink=progress_sink(progress),
     )
-    write_stdout(api.render(report, "json" if as_json else "text", color=use_color()))
-    raise click.exceptions.Exit(api.exit_code(report))
+    finish(report, as_json)

@@ -6,7 +6,7 @@ import click
 
 from ckptdiff import api
 from ckptdiff.cli.options import json_option
-from ckptdiff.cli.output import use_color, write_stdout
+from ckptdiff.cli.output import show
 
 
 @click.command("doctor")
@@ -17,5 +17,4 @@ def command(as_json: bool) -> None:
     \b
     ckptdiff doctor
     """
-    report = api.doctor()
-    write_stdout(api.render(report, "json" if as_json else "text", color=use_color()))
+    show(api.doctor(), as_json)

@@ -4,10 +4,24 @@ from __future__ import annotations
 
 import click
 
-from ckptdiff.cli.options import PATH_TEXT, gathered
+from ckptdiff.cli.options import PATH_TEXT, Option, gathered, trust_remote_code_option
 from ckptdiff.records.export import ExportOptions
 
 _DEFAULTS = ExportOptions()
+
+
+def _number(field: str, kind: type[int] | click.IntRange, help: str) -> Option:
+    """The option for a number of `ExportOptions`, with the default that it has there."""
+    return click.option(
+        f"--{field.replace('_', '-')}",
+        type=kind,
+        default=getattr(_DEFAULTS, field),
+        show_default=True,
+        metavar="N",
+        help=help,
+    )
+
+
 # Given to the command as one `options` of type `ExportOptions`.
 export_options = gathered(
     "options",
@@ -25,30 +39,9 @@ export_options = gathered(
             help="Calibration rows: .txt, .jsonl with text, messages or images, COCO captions as "
             ".json. Default: a few built-in prompts.",
         ),
-        click.option(
-            "--calib-samples",
-            type=click.IntRange(1),
-            default=_DEFAULTS.calib_samples,
-            show_default=True,
-            metavar="N",
-            help="Use this many rows.",
-        ),
-        click.option(
-            "--calib-length",
-            type=click.IntRange(1),
-            default=_DEFAULTS.calib_length,
-            show_default=True,
-            metavar="N",
-            help="Use this many tokens of a row.",
-        ),
-        click.option(
-            "--seed",
-            type=int,
-            default=_DEFAULTS.seed,
-            show_default=True,
-            metavar="N",
-            help="Draws the rows.",
-        ),
+        _number("calib_samples", click.IntRange(1), "Use this many rows."),
+        _number("calib_length", click.IntRange(1), "Use this many tokens of a row."),
+        _number("seed", int, "Draws the rows."),
         click.option(
             "--score",
             type=click.Choice(["gradient", "kl_div"]),
@@ -56,8 +49,6 @@ export_options = gathered(
             show_default=True,
             help="How autoquant tells how sensitive a layer is.",
         ),
-        click.option(
-            "--trust-remote-code", is_flag=True, help="Run the code that comes with the model."
-        ),
+        trust_remote_code_option,
     ),
 )

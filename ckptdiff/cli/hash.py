@@ -15,7 +15,7 @@ from ckptdiff.cli.options import (
     progress_option,
     rehash_option,
 )
-from ckptdiff.cli.output import use_color, write_file, write_stdout
+from ckptdiff.cli.output import finish, write_file
 from ckptdiff.cli.progress import progress_sink
 from ckptdiff.errors import UsageError
 
@@ -58,21 +58,18 @@ def command(
     if lock is not None:
         api.refuse_inside(lock)
     sink = progress_sink(progress)
-    kind: api.Format = "json" if as_json else "text"
     if verify is not None:
         compared = api.verify(
             directory, verify, cache=not no_cache, rehash=rehash, jobs=jobs, sink=sink
         )
-        write_stdout(api.render(compared, kind, color=use_color()))
-        raise click.exceptions.Exit(api.exit_code(compared))
+        finish(compared, as_json)
     report = api.hash(
         directory, sha256=sha256, cache=not no_cache, rehash=rehash, jobs=jobs, sink=sink
     )
     if lock is not None:
         _refuse_other(lock)
         write_file(lock, api.lock(report))
-    write_stdout(api.render(report, kind, color=use_color()))
-    raise click.exceptions.Exit(api.exit_code(report))
+    finish(report, as_json)
 
 
 def _refuse_other(lock: Path) -> None:

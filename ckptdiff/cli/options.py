@@ -45,6 +45,9 @@ rehash_option = click.option(
 jobs_option = click.option(
     "--jobs", type=click.IntRange(1), metavar="N", help="Threads.  [default: all cores]"
 )
+trust_remote_code_option = click.option(
+    "--trust-remote-code", is_flag=True, help="Run the code that comes with the model."
+)
 progress_option = click.option(
     "--progress",
     type=click.Choice(["auto", "json", "off"]),

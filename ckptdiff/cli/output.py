@@ -6,12 +6,16 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import click
 
+from ckptdiff import api
 from ckptdiff.cli.console import detach
 from ckptdiff.errors import UsageError
+
+if TYPE_CHECKING:
+    from ckptdiff.api.rendering import Report
 
 T = TypeVar("T")
 
@@ -49,6 +53,17 @@ def write_stdout(data: bytes) -> None:
         ) from error
 
 
+def show(report: Report, as_json: bool) -> None:
+    """Write a report to stdout, as JSON or as text. Raises as `write_stdout` does."""
+    write_stdout(api.render(report, "json" if as_json else "text", color=use_color()))
+
+
+def finish(report: Report, as_json: bool) -> NoReturn:
+    """Show a report, and leave with its exit code."""
+    show(report, as_json)
+    raise click.exceptions.Exit(api.exit_code(report))
+
+
 def format_of(path: Path, formats: Mapping[str, T]) -> T:
     """The format that the suffix of `path` picks. Raises `UsageError` for an unknown one."""
     try:
@@ -62,6 +77,4 @@ def format_of(path: Path, formats: Mapping[str, T]) -> T:
 
 def write_file(path: Path, data: bytes) -> None:
     """Write `data` to `path` whole or not at all. Raises `UsageError` when that fails."""
-    from ckptdiff import api  # late: most commands write no file
-
     api.write_file(path, data)

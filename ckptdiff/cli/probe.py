@@ -7,12 +7,19 @@ from pathlib import Path
 import click
 
 from ckptdiff import api
-from ckptdiff.cli.options import PATH, progress_option
+from ckptdiff.cli.options import (
+    PATH,
+    base_option,
+    format_option,
+    jobs_option,
+    no_cache_option,
+    progress_option,
+    trust_remote_code_option,
+)
 from ckptdiff.cli.output import format_of, use_color, write_file, write_stdout
 from ckptdiff.cli.progress import progress_sink
 from ckptdiff.errors import UsageError
 
-FORMATS = ("text", "json", "markdown", "svg")
 SUFFIXES: dict[str, api.Format] = {
     ".txt": "text",
     ".json": "json",
@@ -24,8 +31,8 @@ SUFFIXES: dict[str, api.Format] = {
 @click.command("probe")
 @click.argument("reference", metavar="[REF]", required=False, type=PATH)
 @click.argument("others", metavar="[OTHER]...", nargs=-1, type=PATH)
-@click.option("--sweep", type=PATH, metavar="ROOT", help="All schemes below ROOT against base.")
-@click.option("--base", type=PATH, help="The reference of --sweep. Default: searched for.")
+@click.option("--sweep", type=PATH, metavar="ROOT", help="All schemes below ROOT against the base.")
+@base_option
 @click.option("--prompts", type=PATH, metavar="FILE", help="A prompt a line; or a .jsonl.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N prompts.")
 @click.option("--max-length", type=click.IntRange(1), metavar="N", help="Cut to N tokens.")
@@ -46,15 +53,25 @@ SUFFIXES: dict[str, api.Format] = {
 )
 @click.option("--raw", is_flag=True, help="Ignore scales, to show what that does.")
 @click.option("--perplexity", is_flag=True, help="Of the prompts themselves, too.")
-@click.option("--batch-size", type=click.IntRange(1), metavar="N", help="Default: what fits.")
-@click.option("--format", "format_", type=click.Choice(FORMATS), default="text", show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 @click.option(
-    "-o", "--output", multiple=True, type=PATH, help="Write a .json, .md, .txt or .svg too."
+    "--batch-size",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Prompts computed together. Default: what suits the device.",
+)
+@trust_remote_code_option
+@format_option("text", "json", "markdown", "svg")
+@click.option(
+    "-o",
+    "--output",
+    multiple=True,
+    type=PATH,
+    metavar="FILE",
+    help="Write a .json, .md, .svg or .txt too. Repeatable.",
 )
 @click.option("--log", type=PATH, metavar="FILE", help="Keep what the child process prints.")
-@click.option("--no-cache", is_flag=True, help="Neither use nor write remembered digests.")
-@click.option("--jobs", type=click.IntRange(1), metavar="N", help="Threads that hash.")
+@no_cache_option
+@jobs_option
 @progress_option
 def command(
     reference: Path | None,
@@ -70,8 +87,8 @@ def command(
     raw: bool,
     perplexity: bool,
     batch_size: int | None,
+    trust_remote_code: bool,
     format_: api.Format,
-    as_json: bool,
     output: tuple[Path, ...],
     log: Path | None,
     no_cache: bool,
@@ -112,6 +129,7 @@ def command(
         raw=raw,
         perplexity=perplexity,
         batch_size=batch_size,
+        trust_remote_code=trust_remote_code,
         cache=not no_cache,
         jobs=jobs,
         log=log,
@@ -123,7 +141,7 @@ def command(
             write_file(path, api.render(report, kind))
         except UsageError as error:  # what took so long to compute is still to be shown
             failed = error
-    write_stdout(api.render(report, "json" if as_json else format_, color=use_color()))
+    write_stdout(api.render(report, format_, color=use_color()))
     if failed is not None:
         raise failed
     raise click.exceptions.Exit(api.exit_code(report))

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ckptdiff import api
-from ckptdiff.cli.composing import Wanted, carry_out, composing_options
+from ckptdiff.cli.composing import Wanted, carry_out, composing_options, donor_option
 from ckptdiff.cli.exporting import export_options
 from ckptdiff.cli.options import PATH, base_option
 from ckptdiff.cli.progress import progress_sink
@@ -26,14 +26,7 @@ from ckptdiff.records.plan import ENGINES, Engine
     "quantized anew. autoquant: by a new search. auto: compose where all of it is provable.",
 )
 @base_option
-@click.option(
-    "--donor",
-    "donors",
-    multiple=True,
-    type=PATH,
-    metavar="DIR",
-    help="Take quantized modules from here. Repeatable. Default: the schemes of its family.",
-)
+@donor_option(". Repeatable. Default: the schemes of its family.")
 @click.option(
     "--out",
     type=PATH,

@@ -8,7 +8,7 @@ import click
 
 from ckptdiff import api
 from ckptdiff.cli.options import PATH, base_option, json_option, progress_option
-from ckptdiff.cli.output import use_color, write_stdout
+from ckptdiff.cli.output import finish
 from ckptdiff.cli.progress import progress_sink
 
 
@@ -25,5 +25,4 @@ def command(root: Path, base: Path | None, as_json: bool, progress: str) -> None
     ckptdiff scan . --json | jq '.schemes[] | {id, bytes, actual}'
     """
     report = api.scan(root, base=base, sink=progress_sink(progress))
-    write_stdout(api.render(report, "json" if as_json else "text", color=use_color()))
-    raise click.exceptions.Exit(api.exit_code(report))
+    finish(report, as_json)

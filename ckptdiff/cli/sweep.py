@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ckptdiff import api
-from ckptdiff.cli.composing import Wanted, carry_out, composing_options
+from ckptdiff.cli.composing import Wanted, carry_out, composing_options, donor_option
 from ckptdiff.cli.exporting import export_options
 from ckptdiff.cli.options import PATH, base_option
 from ckptdiff.cli.progress import progress_sink
@@ -34,14 +34,7 @@ from ckptdiff.records.export import ExportOptions
 )
 @click.option("--out", required=True, type=PATH, metavar="ROOT", help="Write the schemes below.")
 @base_option
-@click.option(
-    "--donor",
-    "donors",
-    multiple=True,
-    type=PATH,
-    metavar="DIR",
-    help="Take quantized modules from here, before BASELINE. Repeatable.",
-)
+@donor_option(", before BASELINE. Repeatable.")
 @export_options
 @composing_options
 def command(

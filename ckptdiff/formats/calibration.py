@@ -31,18 +31,19 @@ def read_calibration(path: Path | None, *, samples: int, length: int, seed: int)
     naming the line or row that cannot be used.
     """
     rows = default_prompts() if path is None else _rows(path)
-    numbers = list(range(len(rows)))
-    random.Random(seed).shuffle(numbers)
-    chosen = tuple(_absolute(rows[number]) for number in numbers[:samples])
-    for number, row in zip(numbers, chosen, strict=False):
+    order = list(range(1, len(rows) + 1))
+    random.Random(seed).shuffle(order)
+    numbers = tuple(order[:samples])
+    chosen = tuple(_absolute(rows[number - 1]) for number in numbers)
+    for number, row in zip(numbers, chosen, strict=True):
         for image in row.images:
             if not Path(image).is_file():
                 raise UsageError(
-                    f"row {number + 1} of {path} names the image {image}, which is not there",
+                    f"row {number} of {path} names the image {image}, which is not there",
                     f"Paths of images are relative to {path}.",
                 )
     source = DEFAULT_SOURCE if path is None else path.name
-    return Calibration(rows=chosen, source=source, length=length, seed=seed)
+    return Calibration(chosen, source, length, seed, numbers)
 
 
 def _absolute(row: Prompt) -> Prompt:

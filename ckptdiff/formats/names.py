@@ -23,6 +23,17 @@ FUSED = (
     ("in_proj_qkv", "in_proj_z"),
     ("in_proj_b", "in_proj_a"),
 )
+# The norm in front of a linear, which AWQ folds the scales of its inputs into: where a layer has
+# several of these, the first. What follows no norm has none.
+NORMS_BEFORE: Mapping[str, tuple[str, ...]] = {
+    "q_proj": ("input_layernorm",),
+    "k_proj": ("input_layernorm",),
+    "v_proj": ("input_layernorm",),
+    "gate_proj": ("pre_feedforward_layernorm", "post_attention_layernorm"),
+    "up_proj": ("pre_feedforward_layernorm", "post_attention_layernorm"),
+    "o_proj": (),
+    "down_proj": (),
+}
 # What names a format in the name of a scheme: fp8, int4, nvfp4, mxfp8, w4a16, awq, mixed.
 _FORMAT = re.compile(
     r"(?<![a-z0-9])(?:(?:nv|mx)?(?:fp|int)\d+|w\d+a\d+|awq|mixed)(?![a-z0-9])", re.IGNORECASE

@@ -30,7 +30,14 @@ import xxhash
 
 from ckptdiff.formats.dtypes import METADATA, PREFIX, nbytes
 from ckptdiff.records.checkpoint import Defect, Header, Shard, Tensor, Unread
-from ckptdiff.sources.local import NotRegular, Unreadable, identity, open_regular, read_range
+from ckptdiff.sources.local import (
+    CHANGED,
+    NotRegular,
+    Unreadable,
+    identity,
+    open_regular,
+    read_range,
+)
 
 if TYPE_CHECKING:
     from msgspec.json import Decoder
@@ -60,7 +67,7 @@ def read_shard(directory: Path, name: str) -> Shard:
             if length <= MAX_HEADER:
                 start = read_range(file.fd, 0, min(size, PREFIX + length))
             if identity(file.fd) != file.identity:
-                raise Unreadable("changed while it was read")
+                raise Unreadable(CHANGED)
             stamp = file.identity
     except NotRegular as error:
         defect = Defect(

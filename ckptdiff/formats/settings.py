@@ -8,11 +8,10 @@ from typing import Any
 
 from ckptdiff.errors import SettingsError
 from ckptdiff.records.finding import Ignore
-from ckptdiff.records.settings import FAIL_ON, Settings
+from ckptdiff.records.settings import FAIL_ON, REQUIREMENTS, Settings
 from ckptdiff.sources.local import Unreadable, read_document
 
 SETTINGS_NAME = "ckptdiff.toml"
-REQUIREMENTS = ("base", "manifest")
 
 _EXAMPLE = """\
 base = "../base"

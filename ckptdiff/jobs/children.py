@@ -26,7 +26,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 import ckptdiff
@@ -108,12 +107,7 @@ class Child:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _: object, error: BaseException | None, *__: object) -> None:
         self._stop()
         os.close(self._events)
         self._clear(failed=isinstance(error, ChildError))
@@ -186,7 +180,7 @@ class Child:
         return ChildError(text, self._last_words())
 
     def _last_words(self) -> str:
-        """The end of the log, and where the rest of it is."""
+        """Where the log is, and how it ends."""
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(_GRACE_SECONDS)  # a traceback comes after the message
         try:
@@ -195,7 +189,8 @@ class Child:
             text = ""
         # Of a bar that was written over and over, what stood there in the end.
         lines = [line.rpartition("\r")[2] for line in text.split("\n")[-_LOG_LINES:] if line]
-        return "\n".join([*lines, f"Its output is in {self._log}."])
+        ends = ", which ends:" if lines else "; it is empty."
+        return "\n".join([f"Read its output in {self._log}{ends}", *lines])
 
     def _stop(self) -> None:
         """End the child and all that it started."""

@@ -26,7 +26,7 @@ from ckptdiff.jobs.outcomes import Memory
 from ckptdiff.jobs.placing import NOTHING, Filled, How, copy_file, sync_tree, write_all, write_file
 from ckptdiff.jobs.planning import PROVENANCE, Job
 from ckptdiff.jobs.proving import prove
-from ckptdiff.quant.dialects import HOSTS, Dialect
+from ckptdiff.quant.dialects import ALL, Dialect
 from ckptdiff.records.composition import Composition
 from ckptdiff.records.evidence import SchemeEvidence
 from ckptdiff.records.plan import Outcome, Plan
@@ -166,7 +166,7 @@ def _dialect(composition: Composition, proofs: Mapping[str, Mapping[str, Proof]]
         for proof in proofs[donor.checkpoint.path].values()
         if proof.code_dialects
     )
-    dialects = {f"{h} {d}": Dialect(h, d) for h in HOSTS for d in ("cpu", "cuda")}
+    dialects = {f"{each.host} {each.device}": each for each in ALL}
     found = dialects.get(named.most_common(1)[0][0]) if named else None
     return found or dialects.get(f"{composition.host} cpu", Dialect("BF16", "cpu"))
 

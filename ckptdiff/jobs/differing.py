@@ -118,11 +118,10 @@ def compare(
 def _judged(a: SchemeEvidence, b: SchemeEvidence, pair: Pair) -> Outcome:
     """What can be said of a pair before any value is read."""
     if pair.a is None or pair.b is None:
-        there, other, status = (pair.a, b, "only_a") if pair.b is None else (pair.b, a, "only_b")
-        assert there is not None
+        other = b if pair.b is None else a
         if not other.coverage.complete:
             return Outcome(pair, "unread", reason="the other checkpoint could not be read whole")
-        return Outcome(pair, "only_a" if status == "only_a" else "only_b")
+        return Outcome(pair, "only_a" if pair.b is None else "only_b")
     digests = a.digests.get(pair.a.name), b.digests.get(pair.b.name)
     obstacle = pair.a.obstacle or pair.b.obstacle
     if obstacle and pair.a.tensor.dtype != pair.b.tensor.dtype:

@@ -18,6 +18,7 @@ from ckptdiff.formats.layouts import MIXED
 from ckptdiff.formats.names import expert_layer
 from ckptdiff.formats.presets import cache_preset_of, preset_of
 from ckptdiff.jobs.planning import (
+    STAYS,
     Wish,
     algorithm_of,
     begun,
@@ -216,8 +217,9 @@ def _cache(scheme: SchemeEvidence) -> str | None:
 
 def _notes(plan: Plan, order: ExportOrder, names: Sequence[str], searched: bool) -> Iterator[str]:
     data = order.calibration
+    rows = "1 row" if len(data.rows) == 1 else f"{len(data.rows)} rows"
     yield (
-        f"{' and '.join(names)}, calibrated on {len(data.rows)} rows of {data.source}: input "
+        f"{' and '.join(names)}, calibrated on {rows} of {data.source}: input "
         "scales are those of other schemes only where the data is"
     )
     if data.source == DEFAULT_SOURCE:
@@ -231,10 +233,7 @@ def _notes(plan: Plan, order: ExportOrder, names: Sequence[str], searched: bool)
             "its distance alone, which is weaker than a proof"
         )
     if plan.original is not None and not plan.in_place:
-        yield (
-            f"{plan.original} stays where it is, and `ckptdiff check` goes on failing for it; "
-            "--in-place sets it aside"
-        )
+        yield STAYS
 
 
 def _size(algorithm: str | None, partition: Partition, base: SchemeEvidence) -> int:

@@ -20,9 +20,18 @@ from typing import Any
 from ckptdiff.errors import ChildError, UsageError
 from ckptdiff.jobs.children import Child, Program, require
 from ckptdiff.jobs.export_planning import ExportJob
-from ckptdiff.jobs.placing import Filled, How, copy_file, sync_tree, write_all, write_file
+from ckptdiff.jobs.placing import (
+    Filled,
+    How,
+    copy_file,
+    size_of,
+    sync_tree,
+    write_all,
+    write_file,
+)
 from ckptdiff.jobs.planning import PROVENANCE
 from ckptdiff.jobs.resuming import inputs_of
+from ckptdiff.jobs.staging import umask
 from ckptdiff.records.export import ExportOrder, ExportResult
 from ckptdiff.records.plan import Outcome
 
@@ -98,8 +107,7 @@ def _fill(job: ExportJob, order: ExportOrder, how: How, folder: Path) -> Filled:
     }
     write_file(folder / PROVENANCE, (json.dumps(provenance, indent=2) + "\n").encode("ascii"))
     sync_tree(folder)
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return Filled(fingerprint, size, result.notes, result.seconds)
+    return Filled(fingerprint, size_of(folder), result.notes, result.seconds)
 
 
 def export_into(order: ExportOrder, how: How) -> ExportResult:
@@ -122,11 +130,10 @@ def export_into(order: ExportOrder, how: How) -> ExportResult:
 
 def _settle(folder: Path) -> None:
     """Modes as for any new file, and bytes that last: exporters write weights as they like."""
-    umask = os.umask(0)
-    os.umask(umask)
+    mode = 0o666 & ~umask()
     for path in folder.rglob("*"):
         if path.is_file():
-            path.chmod(0o666 & ~umask)
+            path.chmod(mode)
             with path.open("rb") as file:
                 os.fsync(file.fileno())
 

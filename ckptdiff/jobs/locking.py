@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from ckptdiff.events import Advanced, CancelToken, Finished, Sink, Started
 from ckptdiff.formats.lock import Lock
 from ckptdiff.records.checkpoint import Shard, Unread
 from ckptdiff.records.hashes import Difference, FileRow, TensorRow
-from ckptdiff.sources.local import Unreadable, identity, open_regular, reason_of
+from ckptdiff.sources.local import CHANGED, Unreadable, identity, open_regular, reason_of
 
 _BUFFER_BYTES = 1 << 20
 
@@ -24,19 +23,19 @@ def sha256_files(
     sink(Started("sha256", sum(s.identity.size for s in shards if s.identity), "bytes"))
     for shard in shards:
         try:
-            rows.append(FileRow(shard.name, _sha256(Path(shard.path), shard, sink, cancel)))
+            rows.append(FileRow(shard.name, _sha256(shard, sink, cancel)))
         except Unreadable as error:
             unread.append(Unread(shard.name, error.reason))
     sink(Finished("sha256"))
     return tuple(rows), tuple(unread)
 
 
-def _sha256(path: Path, shard: Shard, sink: Sink, cancel: CancelToken) -> str:
+def _sha256(shard: Shard, sink: Sink, cancel: CancelToken) -> str:
     hasher = hashlib.sha256()
     buffer = memoryview(bytearray(_BUFFER_BYTES))
-    with open_regular(path) as file:
+    with open_regular(shard.path) as file:
         if file.identity != shard.identity:
-            raise Unreadable("changed while it was read")
+            raise Unreadable(CHANGED)
         while True:
             cancel.raise_if_cancelled()
             try:
@@ -48,7 +47,7 @@ def _sha256(path: Path, shard: Shard, sink: Sink, cancel: CancelToken) -> str:
             hasher.update(buffer[:count])
             sink(Advanced("sha256", count, shard.name))
         if identity(file.fd) != file.identity:
-            raise Unreadable("changed while it was read")
+            raise Unreadable(CHANGED)
     return hasher.hexdigest()
 
 

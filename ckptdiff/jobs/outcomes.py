@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass, field, fields
 
 from ckptdiff.jobs import caching
 from ckptdiff.records.checkpoint import Shard
-from ckptdiff.records.proof import Outcome
+from ckptdiff.records.proof import Outcome, Whole
 from ckptdiff.sources.cache import Cache
 
 # Another version of the arithmetic may come to other outcomes.
-_VERSION = b"3"
+_VERSION = b"4"
 _NAMES = frozenset(field.name for field in fields(Outcome))
 _SEQUENCES = ("scale_dialects", "code_dialects", "first")
 
@@ -76,4 +76,5 @@ def _decode(blob: bytes) -> Outcome:
     values = json.loads(blob)
     for name in _SEQUENCES:
         values[name] = None if values[name] is None else tuple(values[name])
-    return Outcome(**values)
+    whole = values.pop("whole")
+    return Outcome(**values, whole=None if whole is None else Whole(**whole))

@@ -20,7 +20,14 @@ from ckptdiff.jobs.hashing import Hashing
 from ckptdiff.jobs.staging import Place, reserved, sync_directory, uninterrupted
 from ckptdiff.records.plan import Outcome, Plan
 from ckptdiff.records.report import Tool
-from ckptdiff.sources.local import Unreadable, identity, open_regular, read_range, reason_of
+from ckptdiff.sources.local import (
+    CHANGED,
+    Unreadable,
+    identity,
+    open_regular,
+    read_range,
+    reason_of,
+)
 
 # Judges a finished directory and gives its fingerprint, read back; raises `CkptdiffError`.
 Verify = Callable[[Path], str | None]
@@ -161,7 +168,7 @@ def _copy(source: Path, target: Path) -> None:
             out.write(part)
             done += len(part)
         if identity(file.fd) != file.identity:
-            raise Unreadable("changed while it was read")
+            raise Unreadable(CHANGED)
         out.flush()
         os.fsync(out.fileno())
 
@@ -177,6 +184,11 @@ def write_file(path: Path, content: bytes) -> None:
 def sync_tree(folder: Path) -> None:
     for path in (folder, *(p for p in folder.rglob("*") if p.is_dir())):
         sync_directory(path)
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files below a directory."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def told(plan: Plan, error: Exception) -> CkptdiffError:

@@ -44,6 +44,11 @@ _SHOWN = 8
 # With these, which tensor is meant by a name is anybody's guess.
 _AMBIGUOUS = ("twice", "two-readings", "mixed-prefixes", "absent-tensor")
 _CODE = re.compile(r"(configuration|modeling|processing|tokenization|image_processing)_\w+\.py")
+# Said of an original that is not replaced.
+STAYS = (
+    "the original stays where it is, and goes on failing `ckptdiff check` if it does now; "
+    "--in-place sets it aside"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,10 +247,7 @@ def _notes(
             "same data is not known from their files"
         )
     if plan.original is not None and not plan.in_place:
-        yield (
-            "the original stays where it is, and goes on failing `ckptdiff check` if it does "
-            "now; --in-place sets it aside"
-        )
+        yield STAYS
 
 
 def _losses(wish: Wish, written: Collection[str]) -> Iterator[str]:

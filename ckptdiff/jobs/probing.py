@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+from ckptdiff.analysis.ordering import natural
 from ckptdiff.analysis.probing import noise_row
 from ckptdiff.errors import Cancelled, UsageError
 from ckptdiff.events import CancelToken, Sink, silent
@@ -39,7 +40,8 @@ PROGRAM = Program(
 @dataclass(frozen=True, slots=True)
 class ProbeOptions:
     """How to compute. `tokenizer` is the directory that it is loaded from; `device` is auto,
-    cpu, cuda (all GPUs) or a list such as cuda:0,cuda:1; `dtype` is auto or a float's name."""
+    cpu, cuda (all GPUs) or a list such as cuda:0,cuda:1; `dtype` is auto or a float's name;
+    `trust_remote_code` runs the code that comes with the model."""
 
     tokenizer: str
     device: str = "auto"
@@ -49,6 +51,7 @@ class ProbeOptions:
     perplexity: bool = False
     batch_size: int | None = None
     max_length: int | None = None
+    trust_remote_code: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +179,8 @@ def _request(
         **asdict(options),
         "tokenizer": str(Path(options.tokenizer).absolute()),
         "reference": _named(reference),
-        "others": [_named(other) for other in others],
+        # Of schemes that are the same the first is computed: let it be the first by name.
+        "others": [_named(other) for other in sorted(others, key=lambda o: natural(o.id))],
         "prompts": [
             {
                 "text": prompt.text,

@@ -13,6 +13,7 @@ from functools import partial
 import numpy as np
 import xxhash
 
+from ckptdiff.analysis.proving.agreement import agreed
 from ckptdiff.analysis.proving.proof import Maxima, Weight, judge
 from ckptdiff.analysis.proving.provable import Case, Stored, Surveyor
 from ckptdiff.analysis.spreading import spread
@@ -86,7 +87,8 @@ def prove(
             shards = {key: [p.shard for _, p in work.sources(cases[key])] for key in fresh}
             memory.remember(keys_of, fresh, shards)
         found |= fresh
-    return _calibrated_otherwise({key: found[key] for key in sorted(found)})
+    bonds = {key: surveyor.bonds(case) for key, case in cases.items() if case.searched}
+    return _calibrated_otherwise(agreed({key: found[key] for key in sorted(found)}, bonds))
 
 
 def _spread(

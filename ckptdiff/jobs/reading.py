@@ -108,8 +108,7 @@ def _broken(checkpoint: Checkpoint) -> str | None:
     for unread in (*checkpoint.unread, *(shard.unread for shard in checkpoint.shards)):
         if unread is not None:
             return f"{unread.path} cannot be read ({unread.reason})"
-    defects = [*checkpoint.defects, *(d for shard in checkpoint.shards for d in shard.defects)]
-    for defect in defects:
+    for defect in checkpoint.all_defects:
         if defect.kind not in _HARMLESS:
             return f"{defect.file}: {defect.message}"
     return None

@@ -22,7 +22,7 @@ from ckptdiff.formats.checkpoint import read_checkpoint
 from ckptdiff.formats.configs import CONFIG_NAME
 from ckptdiff.formats.documents import read_object
 from ckptdiff.jobs.hashing import Hashing, digest_shards
-from ckptdiff.jobs.placing import How
+from ckptdiff.jobs.placing import How, size_of
 from ckptdiff.jobs.planning import PROVENANCE, companions
 from ckptdiff.records.checkpoint import Defect, Unread
 from ckptdiff.records.export import ExportOrder
@@ -72,7 +72,7 @@ def finished(target: Path, how: How, made: Callable[[Mapping[str, Any]], bool]) 
         return None
     if fingerprint is None or fingerprint != provenance.get("fingerprint"):
         return None
-    size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
+    size = size_of(target)
     return Outcome(target.name, str(target), "written", fingerprint, size, notes=(NOTE,))
 
 

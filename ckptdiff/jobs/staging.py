@@ -87,11 +87,9 @@ class Place:
 
     def _mode(self) -> int:
         """Permissions of the new directory: who could not look into the old one still cannot."""
-        umask = os.umask(0)
-        os.umask(umask)
         with suppress(FileNotFoundError):
             return stat.S_IMODE(self.target.stat().st_mode) | stat.S_IRWXU
-        return 0o777 & ~umask
+        return 0o777 & ~umask()
 
     def publish(self, folder: Path) -> None:
         """Give a complete directory its name. Raises `UsageError` when that is taken."""
@@ -270,6 +268,13 @@ def _locked(path: Path) -> int | None:
         if _node(path) == [(status := os.fstat(fd)).st_dev, status.st_ino]:
             return fd
         os.close(fd)
+
+
+def umask() -> int:
+    """The umask of this process, which the system tells only whoever sets another one."""
+    found = os.umask(0)
+    os.umask(found)
+    return found
 
 
 def sync_directory(path: Path) -> None:

@@ -18,7 +18,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, Pipe
 from queue import SimpleQueue
-from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 from ckptdiff.errors import ChildError
@@ -81,12 +80,7 @@ class Workers(Generic[Task, Result]):
             self._pipes[0].send(self._prepare)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._close()
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(_GRACE_SECONDS)

@@ -92,12 +92,6 @@ class Rows:
             yield first, self.read(first, min(first + step, self.count))
 
 
-def rows_of(array: Array, elements: int = CHUNK_ELEMENTS) -> Rows:
-    """The rows of an array [R, C] that is in memory (or mapped)."""
-    count, columns = array.shape
-    return Rows(count, columns, lambda first, stop: array[first:stop], elements)
-
-
 def as_array(data: bytes | memoryview, dtype: str, shape: tuple[int, ...]) -> Array:
     """A tensor's bytes as an array; `dtype` is the header's name of it.
 

@@ -58,14 +58,6 @@ class Unprovable:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Packed:
-    """A quantized weight: stored rows and scales."""
-
-    codes: Array
-    scales: Scales
-
-
 CODINGS: Mapping[LayoutName, Coding] = MappingProxyType(
     {
         "fp8": Coding(fp8.dequantise),
@@ -106,24 +98,6 @@ def closed_form(layout: LayoutName, smoothed: bool = False) -> ClosedForm | Unpr
     if smoothed:
         return Unprovable("the weight was smoothed with statistics of calibration data")
     return _FORMS[layout]
-
-
-def requantise(
-    layout: LayoutName, base: Rows, dialect: Dialect, amax: F32 | None = None
-) -> Packed | Unprovable:
-    """What an export of `base` holds, whole; `amax` when linears share their scales.
-
-    Holds the packed weight in memory. To compare in flat memory, take `scales` and `codes`
-    of the closed form, chunk by chunk.
-    """
-    form = closed_form(layout)
-    if isinstance(form, Unprovable):
-        return form
-    scales = form.scales(form.amax(base, dialect) if amax is None else amax, base, dialect)
-    parts = [codes for _, codes in requantised(form, base, scales, dialect)]
-    if parts:
-        return Packed(np.concatenate(parts), scales)
-    return Packed(form.codes(base.read(0, 0), scales, dialect, 0), scales)
 
 
 def requantised(

@@ -224,6 +224,11 @@ class Checkpoint:
                 yield name, tensor, shard
 
     @property
+    def all_defects(self) -> tuple[Defect, ...]:
+        """Those of the directory, then those of its shards."""
+        return self.defects + tuple(d for shard in self.shards for d in shard.defects)
+
+    @property
     def readable(self) -> bool:
         """Whether every header was read, so that a tensor that is not there is absent."""
         lost = any(defect.kind in ("missing-shard", "escaping-path") for defect in self.defects)

@@ -6,7 +6,7 @@ Numbers are float64 or null where they do not apply; in JSON, NaN and infinities
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from ckptdiff.records.checkpoint import Unread
 from ckptdiff.records.report import Tool
@@ -18,6 +18,12 @@ DIFF_SCHEMA = "ckptdiff.diff/1"
 DeltaStatus = Literal["same", "changed", "dtype", "shape", "only_a", "only_b", "unread"]
 DiffVerdict = Literal["same", "different", "incomplete", "not comparable"]
 DiffOrder = Literal["error", "max", "changed", "cosine", "name"]
+STATUSES: tuple[DeltaStatus, ...] = get_args(DeltaStatus)
+ORDERS: tuple[DiffOrder, ...] = get_args(DiffOrder)
+# What `ckptdiff diff` prints unless it is told otherwise: so many rows of each status that is
+# not this one. JSON has all of them.
+SHOWN_ROWS = 20
+UNSHOWN: DeltaStatus = "same"
 Number = float | Literal["NaN", "Infinity", "-Infinity"] | None
 
 

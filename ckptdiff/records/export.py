@@ -17,12 +17,14 @@ Score = Literal["gradient", "kl_div"]
 @dataclass(frozen=True, slots=True)
 class Calibration:
     """Rows that a model is run on, already chosen and in order. `source` names them in
-    reports, `length` is the most tokens of a row that are used."""
+    reports, `length` is the most tokens of a row that are used. `numbers` are those of the
+    rows in their source, from 1, for whoever has to name one; further rows count on."""
 
     rows: tuple[Prompt, ...]
     source: str
     length: int
     seed: int
+    numbers: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from ckptdiff.records.checkpoint import Tensor
 
@@ -15,14 +15,7 @@ Suffix = Literal[
     "k_scale",
     "v_scale",
 ]
-SUFFIXES: tuple[Suffix, ...] = (
-    "weight_scale",
-    "weight_scale_2",
-    "input_scale",
-    "pre_quant_scale",
-    "k_scale",
-    "v_scale",
-)
+SUFFIXES: tuple[Suffix, ...] = get_args(Suffix)
 
 LayoutName = Literal[
     "fp8", "fp8-channel", "fp8-block", "int8", "int4", "int4-fp8", "nvfp4", "nvfp4-32", "mxfp8",

@@ -53,6 +53,22 @@ MOST_SATURATED: Mapping[LayoutName, float] = MappingProxyType(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A second scale with which nothing was found wrong: its `value`, and from where to where it
+    may be by codes.
+
+    `along` is the geometric mean of factors of rows or columns that lie nowhere, as far as codes
+    tell them; `largest` what the scale would be by block scales, where they give it.
+    """
+
+    value: float
+    low: float
+    high: float
+    along: float | None = None
+    largest: float | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What arithmetic says of one quantized weight [O, I], whatever it is called.
@@ -69,7 +85,7 @@ class Outcome:
     where it smoothed columns before, against base's smoothed too) and `saturated` (the share of
     codes at their extreme) are measured for weights that are not proven; `zero`: every value
     is zero, and base's are not. `gain` is the relative error that a rounded scale on CUDA put on
-    the whole weight.
+    the whole weight. `whole` is known of searched weights, for comparisons with others.
     """
 
     status: ProofStatus
@@ -87,6 +103,7 @@ class Outcome:
     saturated: float | None = None
     zero: bool = False
     gain: float | None = None
+    whole: Whole | None = None
     reason: str | None = None
 
 

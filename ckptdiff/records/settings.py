@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from ckptdiff.records.finding import Ignore
 
 # The severity from which on a finding makes exit code 1.
 FailOn = Literal["error", "warning", "never"]
-FAIL_ON: tuple[FailOn, ...] = ("error", "warning", "never")
+FAIL_ON: tuple[FailOn, ...] = get_args(FailOn)
+# What a sweep can be told to have.
+Requirement = Literal["base", "manifest"]
+REQUIREMENTS: tuple[Requirement, ...] = get_args(Requirement)
 
 
 @dataclass(frozen=True, slots=True)

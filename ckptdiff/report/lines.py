@@ -52,6 +52,17 @@ def command_lines(command: str, label: str) -> Iterator[str]:
     yield line
 
 
+def verdict_lines(word: str, style: str, sentence: str, color: bool) -> list[str]:
+    """The first sentence of a report behind its word.
+
+    Further lines are indented: names are chosen by strangers, and must not be able to begin a
+    line of their own.
+    """
+    lines = wrap(f"{word}: {sentence}", "", "    ")
+    lines[0] = paint(word, style, color) + lines[0].removeprefix(word)
+    return lines
+
+
 def base_line(base: BaseRow | None) -> Iterator[str]:
     """Which base was used."""
     if base is not None:

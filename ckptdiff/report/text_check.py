@@ -15,6 +15,7 @@ from ckptdiff.report.lines import (
     command_lines,
     passed_over_lines,
     unread_lines,
+    verdict_lines,
     wrap,
 )
 from ckptdiff.report.style import paint, plural
@@ -30,11 +31,7 @@ def _check_lines(report: CheckReport, color: bool) -> Iterator[str]:
     failed = report.verdict.status == "fail"
     word = "FAIL" if failed else "PASS" if report.verdict.complete else "NOT COMPLETE"
     style = "error" if failed else "ok" if report.verdict.complete else "warning"
-    # Indented behind the first line: names are chosen by strangers, and must not be able to
-    # begin a line of their own.
-    sentence = wrap(f"{word}: {report.verdict.sentence}", "", "    ")
-    sentence[0] = paint(word, style, color) + sentence[0].removeprefix(word)
-    yield from sentence
+    yield from verdict_lines(word, style, report.verdict.sentence, color)
     yield ""
     yield from scheme_table(report.schemes, columns=COLUMNS, color=color, judged=True)
     yield ""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import get_args
 
 from ckptdiff.records.delta import (
-    DeltaStatus,
+    STATUSES,
     DiffReport,
     DiffTotal,
     GroupDelta,
@@ -15,7 +14,7 @@ from ckptdiff.records.delta import (
     TensorDelta,
 )
 from ckptdiff.report.escape import fit, printable, width
-from ckptdiff.report.lines import COLUMNS, unread_lines, wrap
+from ckptdiff.report.lines import COLUMNS, unread_lines, verdict_lines, wrap
 from ckptdiff.report.style import paint
 
 _WORDS = {
@@ -46,9 +45,7 @@ def diff_text(report: DiffReport, *, color: bool = False) -> str:
 
 def _lines(report: DiffReport, color: bool) -> Iterator[str]:
     word, style = _WORDS[report.verdict]
-    sentence = wrap(f"{word}: {report.sentence}", "", "    ")
-    sentence[0] = paint(word, style, color) + sentence[0].removeprefix(word)
-    yield from sentence
+    yield from verdict_lines(word, style, report.sentence, color)
     yield from wrap(f"A: {report.a}", "", "   ")
     yield from wrap(f"B: {report.b}", "", "   ")
     yield ""
@@ -87,7 +84,7 @@ def _counts(total: DiffTotal) -> str:
 
 def _statuses(report: DiffReport) -> str:
     """Which statuses there are, in the words of --only."""
-    counts = [(name, getattr(report.total, name)) for name in get_args(DeltaStatus)]
+    counts = [(name, getattr(report.total, name)) for name in STATUSES]
     return "there are " + ", ".join(f"{count:,} {name}" for name, count in counts if count)
 
 

@@ -6,7 +6,7 @@ import inspect
 import json
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -68,6 +68,15 @@ class Rule(ABC):
             actual=actual,
             locations=places,
             fingerprint=_fingerprint(self.code, ids, places),
+        )
+
+    def finding_at(
+        self, scheme: SchemeEvidence, message: str, places: Sequence[Location]
+    ) -> Finding:
+        """One finding for all `places`; what was expected and what is there is the first one's."""
+        first = places[0]
+        return self.finding(
+            [scheme], message, expected=first.expected, actual=first.actual, locations=places
         )
 
 

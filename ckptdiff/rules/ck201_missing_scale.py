@@ -43,12 +43,10 @@ class MissingScale(Rule):
             places = list(_missing(scheme)) if scheme.coverage.complete else []
             if places:
                 count = len({place.module for place in places})
-                yield self.finding(
-                    [scheme],
+                yield self.finding_at(
+                    scheme,
                     f"{count} of {len(scheme.coverage.modules)} modules lack a scale",
-                    expected=f"{places[0].expected}",
-                    actual="no such tensor",
-                    locations=places,
+                    places,
                 )
 
 

@@ -32,12 +32,8 @@ class OrphanScale(Rule):
         for scheme in evidence.schemes:
             places = list(_orphans(scheme, evidence.base)) if scheme.coverage.complete else []
             if places:
-                yield self.finding(
-                    [scheme],
-                    f"{len(places)} scales belong to no quantized weight",
-                    expected=places[0].expected,
-                    actual=places[0].actual,
-                    locations=places,
+                yield self.finding_at(
+                    scheme, f"{len(places)} scales belong to no quantized weight", places
                 )
 
 

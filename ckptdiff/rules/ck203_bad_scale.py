@@ -44,12 +44,8 @@ class BadScale(Rule):
                         )
                     )
             if places:
-                yield self.finding(
-                    [scheme],
-                    f"{len(places)} scales hold values that no scale can have",
-                    expected="finite and above zero",
-                    actual=places[0].actual,
-                    locations=places,
+                yield self.finding_at(
+                    scheme, f"{len(places)} scales hold values that no scale can have", places
                 )
 
 

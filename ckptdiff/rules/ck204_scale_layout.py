@@ -42,11 +42,9 @@ class ScaleLayout(Rule):
                 for misfit in layout.misfits
             ]
             if places:
-                yield self.finding(
-                    [scheme],
+                yield self.finding_at(
+                    scheme,
                     f"{len(places)} scales have a shape or dtype that does not go with "
                     "their weight",
-                    expected=places[0].expected,
-                    actual=places[0].actual,
-                    locations=places,
+                    places,
                 )

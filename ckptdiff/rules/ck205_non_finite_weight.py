@@ -40,10 +40,6 @@ class NonFiniteWeight(Rule):
                 if flaws.nonfinite and not scale_suffix(name)
             ]
             if places:
-                yield self.finding(
-                    [scheme],
-                    f"{len(places)} tensors hold NaN or infinities",
-                    expected="finite values",
-                    actual=places[0].actual,
-                    locations=places,
+                yield self.finding_at(
+                    scheme, f"{len(places)} tensors hold NaN or infinities", places
                 )

@@ -19,6 +19,13 @@ class StaleScale(RecomputedRule):
     the exporter calibrated otherwise; then only CK209 judges. Scales that AWQ or SmoothQuant
     searched are stale when the codes under them are base's under other scales.
 
+    The second scale of an AWQ weight is held against its codes, which tell it to 1 %, and against
+    its neighbours': linears that share an input share it, and what NVFP4_AWQ moved from one
+    linear to another must cancel out. Less than 1 % on a scale that is alone, or on all of a group,
+    is not seen; nor less than 2.5 % where factors were moved to a linear that is not quantized. In
+    W4A8_AWQ it follows from the block scales; it is no part of the weight there, but of what a
+    kernel makes of it.
+
     What to do: re-export the scheme, or take the expected scale from the report's JSON.
     """
 

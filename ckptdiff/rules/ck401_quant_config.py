@@ -54,13 +54,10 @@ class QuantConfigDisagrees(Rule):
             if config.kv_cache_algorithm == other.kv_cache_algorithm:
                 places += _kv_cache(scheme, config)
             if places:
-                first = places[0]
-                yield self.finding(
-                    [scheme],
+                yield self.finding_at(
+                    scheme,
                     f"{config.source} disagrees with the tensors in {len(places)} places",
-                    expected=first.expected,
-                    actual=first.actual,
-                    locations=places,
+                    places,
                 )
 
     def _no_config(self, scheme: SchemeEvidence) -> Finding:

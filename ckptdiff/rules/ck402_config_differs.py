@@ -34,12 +34,10 @@ class ConfigDiffers(Rule):
             other = config.quantization if config else None
             places = list(_differences(one, other)) if one and other else []
             if places:
-                yield self.finding(
-                    [scheme],
+                yield self.finding_at(
+                    scheme,
                     f"config.json and hf_quant_config.json differ in {len(places)} places",
-                    expected=places[0].expected,
-                    actual=places[0].actual,
-                    locations=places,
+                    places,
                 )
 
 

@@ -50,12 +50,10 @@ class AmbiguousExclude(Rule):
                         )
                     )
             if places:
-                yield self.finding(
-                    [scheme],
+                yield self.finding_at(
+                    scheme,
                     f"{len(places)} excluded names begin the names of quantized modules",
-                    expected=places[0].expected,
-                    actual=places[0].actual,
-                    locations=places,
+                    places,
                 )
 
 

@@ -10,8 +10,8 @@ class DiffersFromBase(BaseRule):
     """An unquantized tensor has other values than the base's.
 
     What a scheme does not quantize it takes over: the base's tensor, cast to the dtype in
-    which it is stored, byte for byte. Norms of AWQ exports, and up_proj and v_proj of
-    NVFP4_AWQ, have scales folded into them and are not compared.
+    which it is stored, byte for byte. The norms in front of what AWQ quantized, and up_proj
+    and v_proj of NVFP4_AWQ, have scales folded into them and are not compared.
 
     What to do: find out which model the scheme was exported from. One that was trained
     further, or another revision of the base, differs everywhere; a damaged file in few

@@ -40,9 +40,7 @@ class ContainerRule(Rule):
 
 def defects_of(scheme: SchemeEvidence, kind: DefectKind) -> tuple[Defect, ...]:
     """All defects of one kind, of the directory and of its shards."""
-    checkpoint = scheme.checkpoint
-    every = checkpoint.defects + tuple(d for shard in checkpoint.shards for d in shard.defects)
-    return tuple(defect for defect in every if defect.kind == kind)
+    return tuple(defect for defect in scheme.checkpoint.all_defects if defect.kind == kind)
 
 
 def location(defect: Defect) -> Location:

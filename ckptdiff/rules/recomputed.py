@@ -22,23 +22,18 @@ class RecomputedRule(Rule):
         for scheme in evidence.schemes:
             proofs = [p for p in self.judged(evidence, scheme) if self.concerns(p)]
             if proofs:
-                yield self.finding(
-                    [scheme],
-                    self.message(proofs),
-                    expected=self.expected(proofs[0]),
-                    actual=self.actual(proofs[0]),
-                    locations=[
-                        Location(
-                            module=proof.module,
-                            tensor=self.tensor(proof),
-                            shard=proof.shard,
-                            offset=self.offset(proof, scheme),
-                            expected=self.expected(proof),
-                            actual=self.actual(proof),
-                        )
-                        for proof in proofs
-                    ],
-                )
+                places = [
+                    Location(
+                        module=proof.module,
+                        tensor=self.tensor(proof),
+                        shard=proof.shard,
+                        offset=self.offset(proof, scheme),
+                        expected=self.expected(proof),
+                        actual=self.actual(proof),
+                    )
+                    for proof in proofs
+                ]
+                yield self.finding_at(scheme, self.message(proofs), places)
 
     def judged(self, evidence: Evidence, scheme: SchemeEvidence) -> Iterable[Proof]:
         """The proofs of a scheme that the rule looks at."""

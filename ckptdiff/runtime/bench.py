@@ -64,6 +64,9 @@ class Noise:
 class Bench:
     """A model without weights on `device`, in the dtype that fits there.
 
+    `rows` is how many prompts make a batch. None: as many as suit the device, which counts
+    their tokens.
+
     Raises `UsageError` when the model cannot be built, `CapabilityError` when it does not fit.
     """
 
@@ -76,14 +79,17 @@ class Bench:
         static: bool,
         losses: bool,
         rows: int | None,
+        trust_remote_code: bool = False,
         sink: Sink,
     ) -> None:
         self.device = device
         with during(sink, "build", None, "modules"):
-            model = skeleton(path, dtype or torch.float32)
+            model = skeleton(path, dtype or torch.float32, trust_remote_code)
             self.dtype = fitting_dtype(model, device, dtype)
             # Building it takes as long as filling it: not twice unless it must be smaller.
-            self._model = model if model.dtype == self.dtype else skeleton(path, self.dtype)
+            if model.dtype != self.dtype:
+                model = skeleton(path, self.dtype, trust_remote_code)
+            self._model = model
         try:
             allocate(self._model, device)
         except Exception as error:  # the estimate was too low, or others took what was free
@@ -101,7 +107,7 @@ class Bench:
         self._simulation: Simulation | None = None
         self._scorer = Scorer(self._model, losses)
         self._rows = rows or _ROWS
-        self._tokens = _TOKENS.get(device.type, _TOKENS["cpu"])
+        self._tokens = _TOKENS.get(device.type, _TOKENS["cpu"]) if rows is None else None
         self._sink = sink
         self._prompts: Sequence[Encoded] = ()
         self._pad = 0
@@ -261,6 +267,8 @@ class Bench:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
             longest = max((len(batch.numbers) for batch in self.batches), default=self._rows)
-            self._rows, self._tokens = max(1, longest // 2), max(1, self._tokens // 2)
+            self._rows = max(1, longest // 2)
+            if self._tokens is not None:
+                self._tokens = max(1, self._tokens // 2)
             if work != self._compute_reference:
                 self._retrying(self._compute_reference)

@@ -114,10 +114,11 @@ def find_device(device: torch.device | str | None) -> torch.device:
 
 
 def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    known = f"Known are {', '.join(DTYPES)}; leave it out for the dtype of config.json."
     if isinstance(dtype, str):
         if dtype not in DTYPES:
-            raise UsageError(f"dtype is {dtype!r}", f"Known are {', '.join(DTYPES)}.")
+            raise UsageError(f"dtype is {dtype!r}", known)
         return DTYPES[dtype]
     if dtype not in (None, torch.float64, *DTYPES.values()):
-        raise UsageError(f"dtype is {dtype}", f"Known are {', '.join(DTYPES)}.")
+        raise UsageError(f"dtype is {dtype}", known)
     return dtype

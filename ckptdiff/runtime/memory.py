@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from ckptdiff.errors import CapabilityError
 from ckptdiff.report.style import human_bytes
+from ckptdiff.runtime.failures import is_out_of_memory
 
 # Activations, logits and chunks on their way come on top of the weights.
 _ALLOWANCE = 1.1
@@ -43,9 +44,14 @@ def needed_bytes(model: PreTrainedModel, dtype: torch.dtype) -> int:
 
 
 def free_bytes(device: torch.device) -> int:
-    """What a process may still allocate on a device."""
+    """What a process may still allocate on a device; 0 when even asking finds no room there."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        try:
+            return int(torch.cuda.mem_get_info(device)[0])
+        except RuntimeError as error:
+            if is_out_of_memory(error):  # a context takes half a GB itself
+                return 0
+            raise
     limits = [_available()]
     root = Path("/sys/fs/cgroup")
     maximum, used = _number(root / "memory.max"), _number(root / "memory.current")

@@ -42,8 +42,10 @@ def carry_out(channel: Channel) -> None:
     static = request["activations"] == "static"
     reference = read_scheme(path)
     given = [_prompt(each) for each in request["prompts"]]
+    trusted = request["trust_remote_code"]
     with during(channel.sink, "encode", None, "prompts"):
-        encoder = Encoder(Path(request["tokenizer"]), read_config(path), request["max_length"])
+        config = read_config(path, trusted)
+        encoder = Encoder(Path(request["tokenizer"]), config, request["max_length"], trusted)
         prompts = encoder.encode(given)
 
     def start(device: torch.device) -> Bench:
@@ -54,6 +56,7 @@ def carry_out(channel: Channel) -> None:
             static=static,
             losses=request["perplexity"],
             rows=request["batch_size"],
+            trust_remote_code=trusted,
             sink=channel.sink,
         )
         loadable = _loadable(bench.filling, request["reference"]["id"], reference, False, static)

@@ -7,7 +7,7 @@ elsewhere its image processor and the tokenizer do the same work.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from transformers import AutoProcessor, AutoTokenizer, PretrainedConfig
 from ckptdiff.errors import CapabilityError, CkptdiffError, UsageError
 from ckptdiff.records.probe import Prompt
 from ckptdiff.runtime.failures import first_line, is_out_of_memory
+from ckptdiff.runtime.own_code import own_code, refuses_own_code
 from ckptdiff.sources.local import open_regular
 
 # What comes with a token `<kind>_token_id` of the config.
@@ -48,14 +49,24 @@ class Encoded:
 class Encoder:
     """The tokenizer of one checkpoint, and its processor once a prompt has an image."""
 
-    def __init__(self, path: Path, config: PretrainedConfig, max_length: int | None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        config: PretrainedConfig,
+        max_length: int | None,
+        trust_remote_code: bool = False,
+    ) -> None:
         self._path = path
+        # Never left open: transformers would ask on the standard input of this process.
+        self._loading = {"local_files_only": True, "trust_remote_code": trust_remote_code}
         self._config = config
         self._max_length = max_length
         self._processor: Any = None
         try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(path, local_files_only=True)
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(path, **self._loading)
         except Exception as error:  # a tokenizer's files can be broken in any way
+            if refuses_own_code(error):
+                raise own_code("tokenizer", path) from error
             raise UsageError(
                 f"the tokenizer of {path} cannot be loaded: {first_line(error)}",
                 "Put the base's tokenizer files beside the weights.",
@@ -67,12 +78,14 @@ class Encoder:
         found = self.tokenizer.pad_token_id
         return 0 if found is None else int(found)
 
-    def encode(self, prompts: Sequence[Prompt]) -> tuple[Encoded, ...]:
-        """Raises `UsageError` for a prompt that cannot be encoded, naming it by its number."""
+    def encode(self, prompts: Sequence[Prompt], numbers: Sequence[int] = ()) -> tuple[Encoded, ...]:
+        """Raises `UsageError` for a prompt that cannot be encoded, naming it by its number: those
+        in `numbers` for the first ones, its place for any other."""
         text = self._config.get_text_config()
         vocabulary, longest = text.vocab_size, getattr(text, "max_position_embeddings", None)
         encoded = []
-        for number, prompt in enumerate(prompts, 1):
+        named = (*numbers, *range(len(numbers) + 1, len(prompts) + 1))
+        for number, prompt in zip(named, prompts, strict=True):
             found = self._images(prompt, number) if prompt.images else self._text(prompt, number)
             self._require_seen(found, number)
             if not found.length and (prompt.text.strip() or prompt.messages):
@@ -138,7 +151,7 @@ class Encoder:
         images = [_image(Path(path), number) for path in prompt.images]
         text = self._templated(prompt, number)
         if self._processor is None:
-            self._processor = _processor(self._path, self._config, self.tokenizer)
+            self._processor = _processor(self._path, self._config, self.tokenizer, self._loading)
         try:
             found = dict(self._processor(text=[text], images=images, return_tensors="pt"))
         except Exception as error:  # such as an image that is too long for its height
@@ -189,10 +202,14 @@ class ImageRoute:
         return {"input_ids": ids["input_ids"], **found}
 
 
-def _processor(path: Path, config: PretrainedConfig, tokenizer: Any) -> Any:
+def _processor(
+    path: Path, config: PretrainedConfig, tokenizer: Any, loading: Mapping[str, bool]
+) -> Any:
     try:
-        return AutoProcessor.from_pretrained(path, local_files_only=True)  # type: ignore[no-untyped-call]
+        return AutoProcessor.from_pretrained(path, **loading)  # type: ignore[no-untyped-call]
     except Exception as error:  # among others ImportError, when torchvision is not there
+        if refuses_own_code(error):
+            raise own_code("processor", path) from error
         if config.model_type.startswith(("qwen2_vl", "qwen2_5_vl")):
             return ImageRoute(path, config, tokenizer)
         raise CapabilityError(

@@ -37,14 +37,17 @@ class Outcome:
     losses: tuple[tuple[float, int], ...] = ()
 
 
-def batches(prompts: Sequence[Encoded], rows: int, tokens: int, pad: int) -> tuple[Batch, ...]:
-    """Prompts in batches of at most `rows` rows and, beyond one row, `tokens` padded tokens."""
+def batches(
+    prompts: Sequence[Encoded], rows: int, tokens: int | None, pad: int
+) -> tuple[Batch, ...]:
+    """Prompts in batches of at most `rows` rows and, beyond one row, `tokens` padded tokens; None:
+    however many."""
     order = sorted(range(len(prompts)), key=lambda n: (prompts[n].length, n))
     groups: list[list[int]] = []
     for number in order:
         group = groups[-1] if groups else []
-        longest = prompts[number].length * (len(group) + 1)
-        together = group and len(group) < rows and longest <= tokens
+        padded = prompts[number].length * (len(group) + 1)
+        together = group and len(group) < rows and (tokens is None or padded <= tokens)
         if together and prompts[number].stacks_with(prompts[group[0]]):
             group.append(number)
         else:

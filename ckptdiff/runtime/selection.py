@@ -15,19 +15,11 @@ from ckptdiff.analysis.quantization import module_algorithm
 from ckptdiff.errors import UsageError
 from ckptdiff.formats.documents import read_object
 from ckptdiff.formats.manifests import parse_coverage
-from ckptdiff.formats.names import bare
+from ckptdiff.formats.names import NORMS_BEFORE, bare
 from ckptdiff.records.checkpoint import CoverageManifest, Defect, Unread
 from ckptdiff.records.evidence import SchemeEvidence
 from ckptdiff.runtime.values import Value
 
-# The norm that AWQ folds the scale of a fused group into, by the leaf of the group's members.
-_FOLDED = {
-    "q_proj": ("input_layernorm",),
-    "k_proj": ("input_layernorm",),
-    "v_proj": ("input_layernorm",),
-    "gate_proj": ("pre_feedforward_layernorm", "post_attention_layernorm"),
-    "up_proj": ("pre_feedforward_layernorm", "post_attention_layernorm"),
-}
 _NAMED = 3
 
 
@@ -102,9 +94,8 @@ def _folded(export: SchemeEvidence, selected: frozenset[str]) -> frozenset[str]:
             continue
         parent, _, leaf = key.rpartition(".")
         block = parent.rpartition(".")[0]
-        norm = next(
-            (n for n in _FOLDED.get(leaf, ()) if f"{block}.{n}.weight" in export.tensors), None
-        )
+        norms_before = NORMS_BEFORE.get(leaf, ())
+        norm = next((n for n in norms_before if f"{block}.{n}.weight" in export.tensors), None)
         if norm is None:
             raise _refusal(export, f"AWQ folded the scales of {key} into a layer that is not known")
         chosen = key in selected

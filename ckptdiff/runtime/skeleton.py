@@ -23,6 +23,7 @@ from ckptdiff.formats.configs import CONFIG_NAME, parse_model_config
 from ckptdiff.formats.documents import read_object
 from ckptdiff.records.checkpoint import Defect, Unread
 from ckptdiff.runtime.failures import first_line, is_out_of_memory
+from ckptdiff.runtime.own_code import own_code, refuses_own_code
 
 # What keeps parameters off the CPU is a patch of torch itself, for all threads.
 _BUILDING = threading.Lock()
@@ -58,6 +59,8 @@ def skeleton(
                 model = transformers.AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
                     config, dtype=dtype, trust_remote_code=True
                 )
+            elif getattr(config, "auto_map", None):
+                raise own_code("model", path)
             else:
                 raise UsageError(
                     f"{path} is a {name or 'model without architecture'}, which transformers "
@@ -98,12 +101,8 @@ def read_config(path: Path, trust_remote_code: bool = False) -> PretrainedConfig
             path, trust_remote_code=trust_remote_code, local_files_only=True
         )
     except Exception as error:  # a config can be wrong in any way
-        if "trust_remote_code" in str(error):
-            raise UsageError(
-                f"the model in {path} has code of its own, which is not run unasked",
-                "Look at its .py files, then give --trust-remote-code to reexport or sweep, "
-                "trust_remote_code=True to load_model.",
-            ) from error
+        if refuses_own_code(error):
+            raise own_code("model", path) from error
         raise _unbuildable(path, error) from error
     return config
 

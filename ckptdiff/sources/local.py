@@ -21,6 +21,9 @@ from ckptdiff.sources.trace import note, note_entry
 DOCUMENT_LIMIT = 64 * 1024 * 1024
 """Bytes of the largest JSON document that `read_document` reads."""
 
+CHANGED = "changed while it was read"
+"""The reason for a file that is not what it was when it was opened, or its header read."""
+
 # O_NONBLOCK: opening a fifo that nobody writes to would otherwise wait for ever.
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -141,7 +144,7 @@ def read_document(path: str | Path, limit: int = DOCUMENT_LIMIT) -> bytes:
         # One byte more than stated shows a file that grew since it was opened.
         content = read_range(file.fd, 0, file.identity.size + 1)
         if len(content) != file.identity.size or identity(file.fd) != file.identity:
-            raise Unreadable("changed while it was read")
+            raise Unreadable(CHANGED)
     return content
 
 

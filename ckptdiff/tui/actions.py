@@ -165,8 +165,12 @@ def no_reexport(state: State) -> str | None:
         return "--read-only: nothing is written, so nothing is repaired"
     if state.report is None:
         return "there is no report yet, so nobody knows what is broken"
-    if any(record.words[0] == "reexport" for record in state.running):
-        return "a re-export runs already; Jobs (6) shows it"
+    writing = next((record for record in state.running if record.words[0] == "reexport"), None)
+    if writing is not None:
+        return (
+            f"one is written at a time, and the {writing.title} is not over: wait for it (6 shows "
+            "how far it is) or cancel it there (x), then press e again"
+        )
     return None if state.schemes else "there is no scheme to write anew"
 
 

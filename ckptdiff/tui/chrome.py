@@ -14,12 +14,16 @@ from rich.cells import cell_len
 from ckptdiff.report.style import human_bytes, plural
 from ckptdiff.tui.actions import ACTIONS, BY_ID
 from ckptdiff.tui.state import MODES, Progress, State
-from ckptdiff.tui.text import Line, Piece, fit, shown, wrapped
+from ckptdiff.tui.text import Line, Piece, clipped, fit, shown, wrapped
 
+# Lines that the verdict may take.
+_ROWS = 3
 MARKS = {"ok": "✓", "warning": "!", "error": "✗", "unread": "?"}
 TONES = {"ok": "ok", "warning": "warning", "error": "error", "unread": "warning"}
 
 
+# Columns that the path in the title wants at least, and a part of the status that is cut.
+_PATH, _PART = 12, 20
 # What a click on a part of a line does: the action's id, "" for none.
 Spot = tuple[str, Line]
 
@@ -30,13 +34,16 @@ def title(state: State, crumbs: Sequence[str], width: int) -> list[Line]:
 
 
 def title_spots(state: State, crumbs: Sequence[str], width: int) -> list[Spot]:
-    """The parts of the title."""
+    """The parts of the title; where there is no room for all of them, modes that are not open
+    are keys alone."""
+    named = {mode: f" {BY_ID[mode].key} {BY_ID[mode].name} " for mode in MODES}
+    if sum(map(len, named.values())) + _PATH > width:
+        named |= {mode: f" {BY_ID[mode].key} " for mode in MODES if mode != state.mode}
     modes: list[Spot] = []
-    for mode in MODES:
-        action = BY_ID[mode]
-        tone = "active" if mode == state.mode else "dim" if action.why_not(state) else ""
-        modes.append((mode, [(f" {action.key} {action.name} ", tone)]))
-    taken = sum(len(text) for _, pieces in modes for text, _ in pieces)
+    for mode, text in named.items():
+        tone = "active" if mode == state.mode else "dim" if BY_ID[mode].why_not(state) else ""
+        modes.append((mode, [(text, tone)]))
+    taken = sum(map(len, named.values()))
     root = Path(state.options.root)
     where = root.name or str(root.resolve().name) or "/"
     path = " › ".join([where, *map(shown, crumbs)])
@@ -53,8 +60,13 @@ def action_at(spots: Sequence[Spot], x: int) -> str:
     return ""
 
 
-def verdict(state: State, width: int) -> list[Line]:
-    """The one sentence, behind a mark and a word that say it without colour."""
+def verdict(state: State, width: int, rows: int = 0) -> list[Line]:
+    """The one sentence, behind a mark and a word that say it without colour; in `rows` lines
+    at most (0: as many as it may have)."""
+    return clipped(_verdict(state, width), min(rows or _ROWS, _ROWS), width)
+
+
+def _verdict(state: State, width: int) -> list[Line]:
     lines: list[Line] = []
     if state.problem:
         as_it_was = "; shown as it was before" if state.report is not None else ""
@@ -63,18 +75,18 @@ def verdict(state: State, width: int) -> list[Line]:
     if state.mode == "probe" and state.probed is not None:
         from ckptdiff.tui.probe_view import verdict_parts
 
-        return [*lines, *_headed(*verdict_parts(state.probed), width)][:3]
+        return [*lines, *_headed(*verdict_parts(state.probed), width)]
     if report is None:
         if not state.problem:
             lines.append([(" … ", "verdict-open"), (" reading headers", "")])
-        return lines[:3]
+        return lines
     if report.verdict.status == "fail":
         word, tone = " ✗ FAIL ", "verdict-fail"
     elif not report.verdict.complete:
         word, tone = " ? NOT COMPLETE ", "verdict-open"
     else:
         word, tone = " ✓ PASS ", "verdict-pass"
-    return [*lines, *_headed(word, tone, report.verdict.sentence, width)][:3]
+    return [*lines, *_headed(word, tone, report.verdict.sentence, width)]
 
 
 def _headed(word: str, tone: str, text: str, width: int) -> list[Line]:
@@ -85,10 +97,14 @@ def _headed(word: str, tone: str, text: str, width: int) -> list[Line]:
 
 
 def status(state: State, right: str, width: int) -> list[Line]:
-    """Counts or progress on the left, what the filter leaves on the right."""
+    """Counts or progress on the left, what the filter leaves on the right. Of the parts on the
+    left those that do not fit are left out, unless enough of them can be read."""
     line: list[Piece] = []
     room = width - (len(right) + 2 if right else 0)
     for text, tone in _left(state):
+        text = text if cell_len(text) <= room else text.rstrip()
+        if line and room < min(cell_len(text), _PART):
+            continue
         text = fit(text, min(room, cell_len(text)))
         room -= cell_len(text)
         line.append((text, tone))
@@ -107,13 +123,13 @@ def _left(state: State) -> Line:
         return progress(state.work[0])
     failure = next(iter(state.failures.values()), "")
     if failure:
-        return [("! ", "warning"), (shown(failure.partition("\n")[0]), "warning")]
+        return [(f"! {shown(failure.splitlines()[0])}", "warning")]
     report = state.report
     if report is None:
         return []
     counts = report.counts
     base = f"base {report.base.id}" if report.base else "no base found"
-    line: list[Piece] = [(plural(counts.schemes, "scheme"), "bold"), ("  ", "")]
+    line: list[Piece] = [(plural(counts.schemes, "scheme"), "bold")]
     for number, word, tone in (
         (counts.errors, "error", "error"),
         (counts.warnings, "warning", "warning"),
@@ -121,15 +137,15 @@ def _left(state: State) -> Line:
     ):
         if number or word == "error":
             text = f"{number:,} unread" if word == "unread" else plural(number, word)
-            line += [(text, tone if number else "ok"), ("  ", "")]
+            line.append((text, tone if number else "ok"))
     safe = len(report.verdict.safe)
-    line.append((f"{safe} safe to use" if safe else "none safe to use", "ok" if safe else "error"))
-    line.append((f"  {shown(base)}", "dim"))
-    line += [("  deep", "accent")] if state.deep else []
+    line.append((f"{safe or 'none'} safe to use", "ok" if safe else "error"))
+    line.append((shown(base), "dim"))
+    line += [("deep", "accent")] if state.deep else []
     if state.changed or state.gone:
-        line.append((f"  ~ {len(state.changed)} changed", "warning"))
-        line += [(f", {len(state.gone)} gone", "warning")] if state.gone else []
-    return line
+        gone = f", {len(state.gone)} gone" if state.gone else ""
+        line.append((f"~ {len(state.changed)} changed{gone}", "warning"))
+    return [(f"{text}  ", tone) for text, tone in line]
 
 
 def progress(work: Progress) -> Line:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from ckptdiff.records.layers import Cell
     from ckptdiff.records.report import ProofRow, SchemeRow
 
+# Columns in which a longer text is read with ease.
+_COLUMN = 90
 _SEVERITY = {"error": "✗", "warning": "!", "info": "i"}
 
 
@@ -106,12 +108,11 @@ def cell_lines(module: str, scheme: str, cell: Cell, width: int) -> list[Line]:
     else:
         what = "quantized" if cell.quantized else "not quantized"
         state, tone = f"{short_dtype(cell.dtype)} ({shown(cell.dtype)}), {what}", ""
-    lines += fields([("scheme", scheme), ("on disk", state)], width, tone)
     if cell.selected is None:
         says = "no manifest says what it should be"
     else:
         says = "selects it" if cell.selected else "leaves it out"
-    lines += fields([("manifest", says)], width)
+    lines += fields([("scheme", scheme), ("on disk", state), ("manifest", says)], width, tone)
     if cell.agrees is False:
         rule = "CK302 quantized-not-selected" if cell.quantized else "CK301 selected-not-quantized"
         lines.append([(f"✗ {rule}", "error"), ("  enter: tensors, recipe, rank", "dim")])
@@ -174,10 +175,11 @@ def module_lines(detail: ModuleDetail, width: int) -> list[Line]:
 def values_lines(detail: ValueDetail, width: int, height: int) -> list[Line]:
     """A tensor's statistics over its histogram."""
     what = "dequantised values" if detail.dequantised else "stored values"
+    elements = plural(detail.elements, "element")
     lines = fields(
         [
             ("tensor", detail.name),
-            ("stored as", f"{detail.dtype} {list(detail.shape)}, {detail.elements:,} elements"),
+            ("stored as", f"{detail.dtype} {list(detail.shape)}, {elements}"),
             ("shown", what),
             ("range", f"{_number(detail.least)} … {_number(detail.greatest)}"),
             ("mean", f"{_number(detail.mean)}, deviation {_number(detail.deviation)}"),
@@ -239,7 +241,8 @@ def delta_lines(delta: TensorDelta, width: int) -> list[Line]:
         said = {"same": "the same, byte for byte", "only_a": "only A has it",
                  "only_b": "only B has it", "shape": "of different shapes: not comparable",
                  "unread": "? a side could not be read"}  # fmt: skip
-        return [*lines, [(said[delta.status], "ok" if delta.status == "same" else "warning")]]
+        tone = "ok" if delta.status == "same" else "warning"
+        return [*lines, *texts(said[delta.status], width, tone)]
     first = delta.first_difference
     return lines + fields(
         [
@@ -276,13 +279,13 @@ def rule_lines(rule: RuleInfo, width: int) -> list[Line]:
         [(f"{rule.code} {rule.name}", "title"), (f"  {rule.severity}", rule.severity)],
         [],
     ]
-    for paragraph in (rule.manual or rule.summary).split("\n"):
-        lines += texts(paragraph, width)
+    column = min(width, _COLUMN)
+    for paragraph in (rule.manual or rule.summary).split("\n\n"):
+        lines += [*texts(paragraph.replace("\n", " "), column), []]
     needs = ", ".join(rule.needs) or "nothing but the directory"
     return [
         *lines,
-        [],
-        *texts(f"Needs {needs}. Since {rule.since}. Fix: {rule.fix}.", width, "dim"),
+        *texts(f"Needs {needs}. Since {rule.since}. Fix: {rule.fix}.", column, "dim"),
     ]
 
 

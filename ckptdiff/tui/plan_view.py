@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ckptdiff.report.style import human_bytes, plural
-from ckptdiff.tui.text import Line, Piece, fields, fit, short_names, texts
+from ckptdiff.tui.text import Line, Piece, fields, fit, short_names, texts, wrapped
 
 if TYPE_CHECKING:
     from ckptdiff.records.plan import Outcome, Plan, PlanReport
@@ -20,17 +20,23 @@ Pairs = Iterator[tuple[str, str]]
 _SHOWN = 6
 
 
-def head_line(report: PlanReport) -> Line:
+def head_lines(report: PlanReport, width: int) -> list[Line]:
     """Whether it can be done, and how much would be written."""
+    (word, tone), said = _head(report)
+    first, *rest = wrapped(said, max(16, width - len(word)))
+    return [[(word, tone), (first, "bold")], *([(f"  {line}", "bold")] for line in rest)]
+
+
+def _head(report: PlanReport) -> tuple[Piece, str]:
     count = plural(len(report.plans), "scheme")
     able = [plan for plan in report.plans if plan.possible]
     if len(able) < len(report.plans):
         missing = len(report.plans) - len(able)
-        return [("✗ cannot: ", "error"), (f"{missing} of {count} cannot be written", "bold")]
+        return ("✗ cannot: ", "error"), f"{missing} of {count} cannot be written"
     size = human_bytes(sum(plan.bytes for plan in able))
     free = next((plan.free for plan in able if plan.free is not None), None)
     room = "" if free is None else f", {human_bytes(free)} free"
-    return [("✓ possible: ", "ok"), (f"{count}, {size} to write{room}", "bold")]
+    return ("✓ possible: ", "ok"), f"{count}, {size} to write{room}"
 
 
 def plan_lines(report: PlanReport, width: int) -> list[Line]:
@@ -57,6 +63,7 @@ def _overview(report: PlanReport, width: int) -> Iterator[Line]:
         lacking += ", refused" if plan.refused else ""
         what = f"{plan.engine:<9} {len(plan.selected):,} selected, {len(plan.dropped):,} dropped"
         text = f"{what}, {human_bytes(plan.bytes)}" if plan.possible else f"{what}{lacking}"
+        text = fit(text, min(len(text), max(8, width - room - 4)))
         yield [_mark(plan), (fit(name, room), "bold"), (f"  {text}", "")]
     yield []
 

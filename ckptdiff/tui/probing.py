@@ -61,10 +61,9 @@ class Probed:
 def form_with(form: ProbeForm, name: str, value: str) -> ProbeForm:
     """The form with another value of one field. Raises `ValueError` for a limit that is none."""
     if name == "limit":
-        limit = int(value) if value else None
-        if limit is not None and limit < 1:
-            raise ValueError(value)
-        return replace(form, limit=limit)
+        if value and not (value.isdecimal() and int(value)):
+            raise ValueError(f"{value} is no number of 1 or more")
+        return replace(form, limit=int(value) if value else None)
     if name == "perplexity":
         return replace(form, perplexity=value == "yes")
     return replace(form, **{name: value})  # type: ignore[arg-type]

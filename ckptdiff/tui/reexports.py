@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ from ckptdiff.tui.state import JobRecord, Stopped
 from ckptdiff.tui.text import fit
 
 if TYPE_CHECKING:
+    from ckptdiff.records.export import ExportOptions, Score
     from ckptdiff.records.plan import Engine, PlanReport
     from ckptdiff.tui.state import State
 
@@ -34,19 +35,38 @@ Say = Callable[[tuple[str, ...]], None]
 @dataclass(frozen=True, slots=True)
 class Request:
     """What somebody chose. `schemes` are paths, `base` None: searched for, `donors` empty:
-    the schemes of the family, `calib` "": the built-in rows."""
+    the schemes of the family, `out` "": beside the originals, unless `in_place`. `preset` "":
+    the scheme's own, `calib` "": the built-in rows."""
 
     schemes: tuple[str, ...]
     base: str | None = None
     engine: Engine = "auto"
     donors: tuple[str, ...] = ()
     in_place: bool = False
+    out: str = ""
+    preset: str = ""
     calib: str = ""
+    score: Score = "gradient"
 
     @property
     def runs_model(self) -> bool:
-        """Whether a model may be run, so that rows for it have a meaning."""
+        """Whether a model may be run, so that a preset and rows for it have a meaning."""
         return self.engine != "compose"
+
+    @property
+    def searches(self) -> bool:
+        """Whether layers are searched among, so that a score for them has a meaning."""
+        return self.engine == "autoquant"
+
+    @property
+    def options(self) -> ExportOptions:
+        """What was chosen for a model that is run; the default where it has no meaning."""
+        from ckptdiff.records.export import ExportOptions
+
+        options = ExportOptions()
+        if self.runs_model:
+            options = replace(options, preset=self.preset or None, calib=self.calib or None)
+        return replace(options, score=self.score) if self.searches else options
 
     @property
     def words(self) -> Words:
@@ -55,7 +75,11 @@ class Request:
         found += [] if self.engine == "auto" else ["--engine", self.engine]
         found += [] if self.base is None else ["--base", self.base]
         found += [word for donor in self.donors for word in ("--donor", donor)]
-        found += ["--calib", self.calib] if self.calib and self.runs_model else []
+        options = self.options
+        for field in fields(options):
+            if (value := getattr(options, field.name)) != field.default:
+                found += [f"--{field.name}", value]
+        found += ["--out", self.out] if self.out else []
         return (*found, *(["--in-place"] if self.in_place else []), "--yes")
 
 
@@ -128,17 +152,15 @@ def request_of(state: State) -> Request | None:
 
 def planned(request: Request, sink: Sink, cancel: CancelToken) -> Answer:
     """The plans, or in words why there are none. Writes nothing."""
-    from ckptdiff.records.export import ExportOptions
-
-    options = ExportOptions(calib=request.calib or None) if request.runs_model else None
     try:
         found = api.plan_reexport(
             request.schemes,
             engine=request.engine,
             base=request.base,
             donors=request.donors,
+            out=request.out or None,
             in_place=request.in_place,
-            options=options,
+            options=request.options,
             sink=sink,
             cancel=cancel,
         )
@@ -187,7 +209,8 @@ def _amount(event: Started) -> str:
     if event.total is None:
         return ""
     of_bytes = event.unit == "bytes"
-    return f": {human_bytes(event.total) if of_bytes else f'{event.total:,} {event.unit}'}"
+    unit = event.unit.removesuffix("s")
+    return f": {human_bytes(event.total) if of_bytes else plural(event.total, unit)}"
 
 
 def record_of(state: State, answer: Answer, now: float) -> JobRecord:

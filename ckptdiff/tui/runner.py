@@ -51,13 +51,14 @@ class Runner:
 
     def cancel(self, job: str) -> Awaitable[Any] | None:
         """Stop a job, and ask first when that throws something away."""
-        if not loses(self.app.state.record(job)):
+        record = self.app.state.record(job)
+        if record is None or not loses(record):
             self._stop(job)
             return None
         from ckptdiff.tui.screens.dialogs import Confirm
 
         note = "What it has done so far is thrown away. What was there before stays as it was."
-        return self._ask(Confirm(f"Cancel {job}?", note), lambda: self._stop(job))
+        return self._ask(Confirm(f"Cancel the {record.title}?", note), lambda: self._stop(job))
 
     def _stop(self, job: str) -> None:
         self.app.set_state(stopping(self.app.state, job))

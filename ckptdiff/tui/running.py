@@ -72,8 +72,8 @@ def _over(state: State, job: str, now: float, **changes: Any) -> State:
     return state.with_record(replace(record, ended=now, stopping=False, **changes))
 
 
-def loses(record: JobRecord | None) -> bool:
+def loses(record: JobRecord) -> bool:
     """Whether cancelling throws away work that was done: what a probe has by then is kept."""
-    if record is None or not record.runs or record.stopping:
+    if not record.runs or record.stopping:
         return False
     return record.words[0] == "reexport" and record.progress is not None

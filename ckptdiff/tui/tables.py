@@ -76,7 +76,7 @@ def sweep_store(
                "right", paint=_text_of([_declared(row.declared) for row in rows], align="right")),
         Column("actual", "on disk", [_actual_share(row.actual) for row in rows], 10,
                "right", paint=_text_of([_actual(row.actual) for row in rows], state, "right")),
-        Column("dtypes", "dtypes", [_half(row) for row in rows], 9,
+        Column("dtypes", "dtypes", [_largest_share(row) for row in rows], 9,
                paint=lambda row, width: dtype_bar(rows[row].dtypes, width)),
         Column("size", "size", [row.bytes for row in rows], 7, "right", text=_bytes),
         Column("bits", "bits", [row.actual.effective_bits if row.actual else None for row in rows],
@@ -187,11 +187,11 @@ def overlap_store(
 
     columns = (Column("scheme", "id scheme", ids, as_given=True, most=60, paint=name),
                *map(painter, range(len(ids))))  # fmt: skip
-    groups = ["identical" if column_has(overlap, row) else "distinct" for row in range(len(ids))]
+    groups = ["identical" if has_copy(overlap, row) else "distinct" for row in range(len(ids))]
     return Store(columns, ids, {"status": groups})
 
 
-def column_has(overlap: Overlap, row: int) -> bool:
+def has_copy(overlap: Overlap, row: int) -> bool:
     """Whether another scheme has every byte of this one."""
     whole = overlap.nbytes[row]
     return any(n != row and s == whole for n, s in enumerate(overlap.shared[row]))
@@ -332,7 +332,7 @@ def _share(row: ActualRow) -> float:
     return 100 * row.quantized / row.total if row.total else 0.0
 
 
-def _half(row: SchemeRow) -> float:
+def _largest_share(row: SchemeRow) -> float:
     """The share of bytes in the dtype that has the most."""
     total = sum(row.dtypes.values())
     return max(row.dtypes.values(), default=0) / total if total else 0.0

@@ -22,6 +22,7 @@ Line = Sequence[Piece]
 # Flags are pairs of letters and skin tones follow a hand: terminals disagree on how many
 # columns such a sequence takes, so each of its parts is spelled.
 _JOINING = re.compile("[\U0001f1e6-\U0001f1ff\U0001f3fb-\U0001f3ff]")
+_ANEW = re.compile(r"_v\d+$")
 _TOKENS = re.compile(r"[^_\-./]+|[_\-./]")
 
 
@@ -98,6 +99,16 @@ def wrapped(text: str, columns: int) -> list[str]:
     return [*lines, line] if line or not lines else lines
 
 
+def clipped(lines: list[Line], rows: int, columns: int) -> list[Line]:
+    """The first `rows` lines of at most `columns` columns; where there are more, an ellipsis
+    ends the last of them."""
+    if len(lines) <= rows:
+        return lines
+    *front, (text, tone) = lines[rows - 1]
+    room = columns - 1 - sum(cell_len(part) for part, _ in front)
+    return [*lines[: rows - 1], [*front, (f"{_start(text, room).rstrip()}…", tone)]]
+
+
 def texts(text: str, width: int, tone: str = "", indent: str = "") -> list[Line]:
     """Lines of at most `width` columns, all behind `indent`."""
     return [[(indent + line, tone)] for line in wrapped(text, max(16, width - len(indent)))]
@@ -116,13 +127,18 @@ def fields(pairs: Iterable[tuple[str, str]], width: int, tone: str = "") -> list
 
 
 def short_names(names: Sequence[str]) -> list[str]:
-    """The names without the tokens that all of them begin and end with.
+    """The names without the tokens that all of them begin and end with; what marks the one that
+    was written anew stays behind.
 
-    >>> short_names(["fp8_top10_coco", "fp8_top100_coco"])
-    ['top10', 'top100']
+    >>> short_names(["fp8_top10_coco", "fp8_top10_coco_v2", "fp8_top100_coco"])
+    ['top10', 'top10_v2', 'top100']
     """
     if len(names) < 2:
         return [name.rpartition("/")[2] or name for name in names]
+    stems = [_ANEW.sub("", name) for name in names]
+    marks = [name.removeprefix(stem) for name, stem in zip(names, stems, strict=True)]
+    if len(set(stems)) > 1 and len(set(marks)) > 1:
+        return [short + mark for short, mark in zip(short_names(stems), marks, strict=True)]
     split = [_TOKENS.findall(name) for name in names]
     front = _alike(split)
     back = _alike([tokens[front:][::-1] for tokens in split])
@@ -142,10 +158,14 @@ def labels(ids: Sequence[str], base: str | None) -> dict[str, str]:
 def told_apart(id: str, label: str, columns: int) -> str:
     """A scheme's id in exactly `columns` columns, so that what tells it apart stays in it."""
     text = shown(id)
-    if cell_len(text) > columns and (start := text.find(shown(label))) > 0:
-        text = f"…{text[start:]}"
+    if cell_len(text) <= columns:
+        return fit(text, columns)
+    label = shown(label)
+    if (start := text.find(_ANEW.sub("", label))) > 0:
+        whole, text = text, f"…{text[start:]}"
         if cell_len(text) > columns > cell_len(label) + 1:
-            return fit(_start(text, columns - 1) + "…", columns)
+            # What was left out of a label may be in its middle.
+            text = _start(text, columns - 1) + "…" if label in whole else label
     return fit(text, columns)
 
 

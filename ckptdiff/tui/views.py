@@ -10,13 +10,12 @@ from collections import Counter
 from fnmatch import fnmatchcase
 from glob import escape
 
+from ckptdiff.records.delta import SHOWN_ROWS, UNSHOWN
 from ckptdiff.tui.actions import Words, shown_words
 from ckptdiff.tui.filters import TEXT
 from ckptdiff.tui.state import State
 from ckptdiff.tui.store import Store
 
-# Rows of each status, and the statuses, that `diff` prints unless it is told otherwise.
-_LIMIT, _LEFT_OUT = 20, "same"
 # Columns of Diff as `--sort` calls them, and whether the largest comes first.
 _SORTS = {"rel_error": ("error", True), "max_abs": ("max", True), "changed": ("changed", True),
           "tensor": ("name", False)}  # fmt: skip
@@ -69,9 +68,9 @@ def _diff(words: Words, store: Store) -> tuple[Words, str]:
     ordered = bool(sort) and (store.sorted_by is None or falls == store.descending)
     if ordered and sort != "error":
         options += ["--sort", sort]
-    if len(store) > _LIMIT:  # which counts kinds of rows by themselves: never fewer than that
+    if len(store) > SHOWN_ROWS:  # which counts kinds of rows by themselves: never fewer than that
         options += ["--limit", str(len(store))]
-    if _LEFT_OUT in shown or set(shown) != {status[row] for row in matching}:
+    if UNSHOWN in shown or set(shown) != {status[row] for row in matching}:
         options += [word for name in sorted(shown) for word in ("--only", name)]
     return (*words, *options), "" if ordered else "in the order of errors"
 

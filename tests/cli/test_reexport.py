@@ -1,4 +1,4 @@
-"""`ckptdiff reexport` and `ckptdiff sweep` as users run them, on the samples."""
+"""`ckptdiff reexport` as users run it, on the samples."""
 
 from __future__ import annotations
 
@@ -178,52 +178,6 @@ def test_a_scheme_that_another_one_needs_is_not_replaced(tmp_path: Path) -> None
     assert names(root) == names(SWEEP)
 
 
-def test_sweep_builds_every_scheme_of_a_ranking(tmp_path: Path) -> None:
-    out = tmp_path / "new"
-    arguments = ["sweep", BASELINE, "--base", BASE, "--donor", WHOLE, "--out", out]
-    shown = run(*arguments, "--top", "10,30,50,100", "--dry-run")
-    assert shown.code == 0 and not out.exists()
-    done = run(*arguments, "--top", "10,30,50,100", "--yes")
-    assert done.code == 0, done.err
-    assert names(out) == {NAME.format(percent) for percent in PERCENTS}
-    for percent in PERCENTS:
-        written, export = (files(root / NAME.format(percent)) for root in (out, SWEEP))
-        manifest = f"layer-sensitivity/{NAME.format(percent)}_coverage_from_baseline.json"
-        ours, theirs = json.loads(written.pop(manifest)), json.loads(export.pop(manifest))
-        assert list(ours) == list(theirs)
-        for key in ("baseline_dir", "baseline_manifest"):
-            assert ours.pop(key).endswith(theirs.pop(key).removeprefix("sweep/"))
-        assert ours == theirs
-        written.pop(PROVENANCE)
-        assert written == export
-    report = ckptdiff.check(out, base=BASE, deep=True)
-    assert report.verdict.status == "pass" and len(report.schemes) == 4
-
-
-def test_a_manifest_names_its_baseline_wherever_sweep_was_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(BASELINE)
-    done = run(
-        "sweep", ".", "--donor", WHOLE, "--base", BASE, "--out", tmp_path, "--top", "10", "--yes"
-    )
-    assert done.code == 0, done.err
-    (manifest,) = tmp_path.glob("*/layer-sensitivity/*_coverage_from_baseline.json")
-    assert Path(json.loads(manifest.read_text())["baseline_dir"]).name == BASELINE.name
-
-
-def test_sweep_says_what_it_cannot_do(tmp_path: Path) -> None:
-    out = tmp_path / "new"
-    done = run("sweep", BASELINE, "--base", BASE, "--out", out, "--top", "10", "--yes")
-    assert done.code == 2 and "visual.merger.mlp.2" in done.text
-    for wrong in ("0", "101", "ten", "", "10,10", "nan", "inf"):
-        done = run("sweep", BASELINE, "--base", BASE, "--out", out, "--top", wrong, "--dry-run")
-        assert done.code == 2 and "ercentage" in done.err, wrong
-    done = run("sweep", BASE, "--base", BASE, "--out", out, "--top", "10", "--dry-run")
-    assert done.code == 2
-    assert not out.exists()
-
-
 def test_a_mistaken_call_is_told() -> None:
     with pytest.raises(UsageError, match="engine"):
         ckptdiff.plan_reexport([WHOLE], engine="magic")  # type: ignore[arg-type]
@@ -382,13 +336,6 @@ def test_a_file_that_cannot_be_read_is_named(copied: Path) -> None:
     assert done.code == 2
     assert "cannot be read: tokenizer.json: input/output error" in " ".join(done.text.split())
     assert names(copied) == {NAME.format(percent) for percent in PERCENTS}
-
-
-def test_sweep_plans_nothing_over_what_is_there(tmp_path: Path) -> None:
-    given = ("--base", BASE, "--donor", WHOLE, "--out", tmp_path, "--dry-run")
-    (tmp_path / NAME.format(30)).mkdir()
-    done = run("sweep", BASELINE, *given, "--top", "10,30")
-    assert done.code == 2 and f"{NAME.format(30)} is there already" in done.err
 
 
 def test_a_base_that_differs_where_nothing_is_quantized_is_told(

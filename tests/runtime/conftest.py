@@ -1,10 +1,12 @@
-"""The corpus of real exports, in the thinned matrix, and copies of it to plant faults in."""
+"""The corpus of real exports, in the thinned matrix, copies of it to plant faults in, and what
+engines that run ModelOpt repair."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,6 +15,9 @@ pytest.register_assert_rewrite("mutate")
 from mutate import Mutant  # noqa: E402
 
 from tests.exports import Cell, base_of, cells, ensure  # noqa: E402
+
+if TYPE_CHECKING:
+    from tests.runtime.engine_runs import Bench
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +43,18 @@ def pristine(
 def mutant(pristine: Mutant, tmp_path: Path) -> Iterator[Mutant]:
     yield pristine.copy(tmp_path / "mutant")
     shutil.rmtree(tmp_path / "mutant")
+
+
+@pytest.fixture(scope="session")
+def one_thread() -> Iterator[None]:
+    """A child on one processor: tiny tensors gain nothing from more."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+
+
+@pytest.fixture(scope="session")
+def bench(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    from tests.runtime.engine_runs import Bench  # late: it imports torch
+
+    return Bench(tmp_path_factory.mktemp("engines"))

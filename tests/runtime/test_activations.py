@@ -9,9 +9,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
+from requantising import rows_of
 from transformers import PreTrainedModel
 
-from ckptdiff.quant.arrays import Scales, rows_of
+from ckptdiff.quant.arrays import Scales
 from ckptdiff.quant.dialects import Dialect
 from ckptdiff.quant.registry import ClosedForm, closed_form, dequantise
 from ckptdiff.runtime import load_model

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from build import Spec
 from mutate import SINGLE, Mutant, flip, of_module, read_tensors, tensors, weights_of
+from requantising import rows_of
 
 import ckptdiff
-from ckptdiff.quant.arrays import as_array, rows_of
+from ckptdiff.quant.arrays import as_array
 from ckptdiff.quant.dialects import Dialect
 from ckptdiff.quant.registry import ClosedForm, closed_form, requantised
 from ckptdiff.records.finding import Location

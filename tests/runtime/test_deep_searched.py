@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from build import Spec
-from mutate import SINGLE, Mutant, flip, tensors
+from mutate import SINGLE, Mutant, flip, of_module, read_tensors, tensors
 
 from ckptdiff.quant.arrays import as_array
 from ckptdiff.records.finding import Location
@@ -81,6 +81,87 @@ def test_a_bit_of_a_block_s_largest(mutant: Mutant, leaf: str, bit: int) -> None
             pytest.fail(f"no {leaf} is quantized")
     finding = _assert_only(mutant, "CK207", module, f"{module}.weight")
     assert finding.expected is not None and finding.expected.endswith(f"at [{row}, {column}]")
+
+
+# Second scales: of the whole NVFP4 weight, and in W4A8 of what a kernel makes of it
+
+
+# What is not seen of a scale that no other has to be equal to.
+UNSEEN = 0.009
+ALONE = ("o_proj", "down_proj")
+
+
+def times(spec: Spec, factor: float) -> Spec:
+    value = np.frombuffer(spec.data(), np.float32) * np.float32(factor)
+    return replace(spec, raw=value.tobytes())
+
+
+@pytest.mark.parametrize("leaf", LEAVES)
+@pytest.mark.parametrize("pristine", cells_of("nvfp4_awq", "w4a8_awq"), indirect=True)
+def test_a_second_scale_of_another_layer(mutant: Mutant, leaf: str) -> None:
+    """In one module after the other, and one that is off by 1 %: it is that module's alone. One
+    that is so far off that the weight is none of base's any more is the weight's fault."""
+    scheme, healthy = mutant[100], dict[str, Spec]()
+    with tensors(scheme) as found:
+        healthy |= found
+    modules = modules_of(healthy, leaf)
+    for number, module in enumerate(modules):
+        name = f"{module}.weight_scale_2"
+        other = healthy[f"{modules[number - 1]}.weight_scale_2"]
+        swapped = value_of(other) / value_of(healthy[name])
+        for factor in (swapped,) if number else (swapped, 1.01, 1 / 1.01):
+            if abs(factor - 1) < UNSEEN and leaf in ALONE:
+                continue
+            with tensors(scheme) as found:
+                found[name] = times(healthy[name], factor)
+            (finding,) = mutant.new(deep=True)
+            (place,) = finding.locations
+            assert place.module == module
+            if not (finding.code == "CK209" and abs(factor - 1) > 0.25):
+                assert (finding.code, place.tensor) == ("CK208", name)
+        with tensors(scheme) as found:
+            found[name] = healthy[name]
+
+
+def value_of(spec: Spec) -> float:
+    return float(np.frombuffer(spec.data(), np.float32)[0])
+
+
+@pytest.mark.parametrize("percent", [50, 100])
+@pytest.mark.parametrize("pristine", cells_of("nvfp4_awq", "w4a8_awq"), indirect=True)
+def test_second_scales_of_a_whole_group(mutant: Mutant, percent: int) -> None:
+    """All are equal, and all are wrong: in v_proj and up_proj it shows where no factors were
+    moved to their rows."""
+    scheme = mutant[percent]
+    with tensors(scheme) as found:
+        module = modules_of(found, "q_proj")[0].rpartition(".")[0]
+        names = [f"{module}.{leaf}.weight_scale_2" for leaf in LEAVES[:3]]
+        for name in names:
+            found[name] = times(found[name], 1.02)
+    (finding,) = mutant.new(deep=True)
+    assert finding.code == "CK208"
+    assert sorted(place.tensor or "" for place in finding.locations) == sorted(names)
+
+
+@pytest.mark.parametrize("pristine", cells_of("w4a8_awq"), indirect=True)
+def test_a_part_of_a_group_keeps_the_scale_of_the_whole(mutant: Mutant) -> None:
+    """Though the one is gone whose largest value it was made of, it is not stale."""
+    scheme, original = mutant[100], read_tensors(mutant.base / SINGLE)
+    with tensors(scheme) as found:
+        largest = {
+            module: np.frombuffer(found[f"{module}.weight_scale"].data(), np.float32).max()
+            for leaf in LEAVES[:3]
+            for module in modules_of(found, leaf)
+        }
+        parent = next(iter(largest)).rpartition(".")[0]
+        gone = max((m for m in largest if m.startswith(parent)), key=largest.__getitem__)
+        for name in of_module(found, gone):
+            del found[name]
+        found[f"{gone}.weight"] = original[f"{gone}.weight"]
+    report = mutant.check(deep=True)
+    assert "CK208" not in {finding.code for finding in report.findings}
+    (row,) = (row for row in report.schemes if row.id == scheme.name)
+    assert row.proof is not None and (row.proof.wrong, row.proof.unknown) == (0, 0)
 
 
 @pytest.mark.parametrize("pristine", cells_of("nvfp4_awq"), indirect=True)

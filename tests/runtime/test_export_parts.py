@@ -11,9 +11,10 @@ import modelopt.torch.quantization as mtq
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from ckptdiff.errors import ChildError, UsageError
+from ckptdiff.errors import ChildError, CkptdiffError, UsageError
 from ckptdiff.events import Advanced
 from ckptdiff.jobs.exporting import require_preset
 from ckptdiff.records.export import Calibration
@@ -225,6 +226,16 @@ def test_batches_are_rows_of_one_length(tmp_path: Path) -> None:
     assert torch.equal(seen["labels"] == -100, found[-1]["input_ids"] == token)
 
 
+def test_a_row_that_is_no_text_is_named_by_its_number_in_the_file() -> None:
+    """Rows are drawn in another order than they are read."""
+    from transformers import Qwen2_5_VLForConditionalGeneration
+
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(SAMPLE)
+    rows = (Prompt("good"), Prompt("\ud800"))
+    with pytest.raises(UsageError, match="prompt 40"):
+        batches_of(Calibration(rows, "rows.txt", 512, 0, (7, 40)), SAMPLE, model)
+
+
 def test_a_loader_says_when_its_batches_are_taken() -> None:
     events: list[Any] = []
     batches = [{"input_ids": torch.tensor([[n]])} for n in range(2)]
@@ -274,18 +285,35 @@ def test_a_model_is_loaded_byte_by_byte() -> None:
     assert events[0].stage == "load" and events[0].total >= whole
 
 
-def test_memory_that_ran_out_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+class FakeChannel:
+    def receive(self) -> dict[str, Any]:
+        calibration = {"rows": [], "source": "", "length": 1, "seed": 0}
+        return {"work": "quantize", "scheme": "", "base": "", "target": "", "presets": [],
+                "dtype": "BF16", "calibration": calibration}  # fmt: skip
+
+    def sink(self, event: object) -> None:
+        pass
+
+
+def test_a_full_disk_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not ModelOpt that cannot write."""
     from ckptdiff.runtime.export import __main__ as child
     from ckptdiff.runtime.export import exporting
 
-    class FakeChannel:
-        def receive(self) -> dict[str, Any]:
-            calibration = {"rows": [], "source": "", "length": 1, "seed": 0}
-            return {"work": "quantize", "scheme": "", "base": "", "target": "", "presets": [],
-                    "dtype": "BF16", "calibration": calibration}  # fmt: skip
+    def too_much(order: object, progress: Progress) -> None:
+        with progress.during("write", None, "bytes"):
+            raise SafetensorError("I/O error: No space left on device (os error 28)")
 
-        def sink(self, event: object) -> None:
-            pass
+    monkeypatch.setattr(exporting, "carry_out", too_much)
+    with pytest.raises(CkptdiffError) as caught:
+        child.main(FakeChannel())  # type: ignore[arg-type]
+    assert caught.value.message == "the disk is full (in the stage write)"
+    assert "--out" in caught.value.next_step and caught.value.exit_code == 2
+
+
+def test_memory_that_ran_out_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ckptdiff.runtime.export import __main__ as child
+    from ckptdiff.runtime.export import exporting
 
     def too_big(order: object, progress: Progress) -> None:
         with progress.during("calibrate", None, "batches"):
@@ -316,3 +344,16 @@ def test_a_kernel_that_fails_is_replaced_and_named(monkeypatch: pytest.MonkeyPat
     found = module.dynamic_block_quant(values, 16, None, None, (2, 1), (4, 3))
     assert torch.equal(found, block_quant(values, 16, None, None, (2, 1), (4, 3)))
     assert standins.replaced == ["RuntimeError of ModelOpt's kernel"]
+
+
+def test_a_kernel_without_memory_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> torch.Tensor:
+        raise RuntimeError("Triton Error [CUDA]: out of memory")
+
+    module = standins.tensor_quantizer
+    monkeypatch.setattr(module, "dynamic_block_quant", full)
+    monkeypatch.setattr(standins, "replaced", [])
+    standins.install(cpu=False)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        module.dynamic_block_quant(torch.ones(2, 16), 16)
+    assert standins.replaced == []

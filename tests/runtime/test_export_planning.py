@@ -95,3 +95,16 @@ def test_without_a_base_there_is_nothing_to_quantize(
     lonely = shutil.copytree(half(exports[cell]), tmp_path / "alone" / "scheme")
     planned = api.plan_reexport([lonely], engine="modelopt", options=ExportOptions())
     assert "there is no base" in planned.report.plans[0].refused[0]
+
+
+def test_a_healthy_original_is_not_said_to_fail(
+    exports: dict[Cell, Path], corpus: Path, tmp_path: Path
+) -> None:
+    """Whoever plans, the same is said of what stays beside its re-export."""
+    cell = Cell("llama", False, "bf16", "fp8")
+    scheme, base = half(exports[cell]), base_of(corpus, cell)
+    notes = job_of(scheme, base, tmp_path).plan.notes
+    donor = next(exports[cell].glob("*top100*"))
+    (composed,) = api.plan_reexport([scheme], donors=[donor], base=base, out=tmp_path).jobs
+    (said,) = (note for note in notes if "goes on failing" in note)
+    assert "if it does now" in said and said in composed.plan.notes

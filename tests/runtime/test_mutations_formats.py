@@ -36,6 +36,7 @@ INPUT = ("fp8", "fp8_kv", "int8", "int8_sq", "w4a8_awq", "nvfp4", "mixed", "nvfp
          "w4a8_nvfp4_fp8")  # fmt: skip
 SECOND = ("w4a8_awq", "nvfp4", "w4a16_nvfp4", "mixed", "nvfp4_awq", "w4a8_nvfp4_fp8")
 SMOOTHED = ("int8_sq", "int4_awq", "w4a8_awq", "nvfp4_awq")
+FOLDED = ("int4_awq", "w4a8_awq", "nvfp4_awq")
 GROUPED = ("int4_awq", "w4a8_awq", "nvfp4", "w4a16_nvfp4", "nvfp4_awq", "mxfp8",
            "w4a8_mxfp4_fp8", "w4a8_nvfp4_fp8", "mixed")  # fmt: skip
 # Exports of these look the same, so only the config can say which one it is.
@@ -209,6 +210,28 @@ def touch_head(mutant: Mutant, scheme: Path) -> list[Location]:
     return [Location(tensor="lm_head.weight", shard=SINGLE)]
 
 
+def touch_norm(mutant: Mutant, scheme: Path) -> list[Location]:
+    """One bit of the norm behind all layers, which AWQ folds nothing into."""
+    name = "model.norm.weight"
+    with tensors(scheme) as found:
+        found[name] = flip(found[name], element=3)
+    return [Location(tensor=name, shard=SINGLE)]
+
+
+def keep_folded(mutant: Mutant, scheme: Path) -> list[Location]:
+    """The norm of a whole export in front of a group that is not quantized: what a slicer gets
+    that forgets about it."""
+    norms = {"q_proj": "input_layernorm", "gate_proj": "post_attention_layernorm"}
+    with document(coverage_path(scheme)) as manifest:
+        recipes = [name.removesuffix(".quant_recipe") for name in manifest["dropped_layers"]]
+    recipe = next(name for name in recipes if name.rpartition(".")[2] in norms)
+    layer, _, leaf = recipe.partition("layers.")[2].partition(".")
+    name = f"model.layers.{layer}.{norms[leaf.rpartition('.')[2]]}.weight"
+    with tensors(scheme) as found:
+        found[name] = read_tensors(mutant[100] / SINGLE)[name]
+    return [Location(tensor=name, shard=SINGLE)]
+
+
 def without_cache(mutant: Mutant, scheme: Path) -> list[Location]:
     """The configs know of no KV cache, the tensors have its scales."""
     with quantization(scheme) as (one, other):
@@ -240,6 +263,8 @@ FAULTS = (
     Fault("CK401", 50, resize_groups, "group-size", GROUPED),
     Fault("CK401", 50, without_cache, "kv-cache", ("fp8_kv",)),
     Fault("CK601", 50, touch_head, "lm_head"),
+    Fault("CK601", 50, touch_norm, "norm"),
+    Fault("CK601", 50, keep_folded, "folded", FOLDED),
 )
 CASES = [
     pytest.param(cell, fault, id=f"{cell.arch}-{cell.fmt}-{fault}")

@@ -150,6 +150,13 @@ def test_dtypes_that_no_model_computes_in() -> None:
     with pytest.raises(UsageError, match=r"dtype is torch\.int8"):
         load_model(BASE, dtype=torch.int8, device="cpu")
     assert load_model(BASE, dtype=torch.float64, device="cpu").dtype == torch.float64
+    # What others call "auto" is what is done when nothing is said.
+    with pytest.raises(UsageError, match="dtype is 'auto'") as caught:
+        load_model(BASE, dtype="auto", device="cpu")
+    assert caught.value.next_step == (
+        "Known are float32, bfloat16, float16; leave it out for the dtype of config.json."
+    )
+    assert load_model(BASE, device="cpu").dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("kind", [LlamaModel, LlamaForSequenceClassification])
@@ -221,12 +228,12 @@ def test_what_could_not_be_computed_is_in_the_verdict(scheme: Path) -> None:
 
 
 def test_results_are_shown_even_where_a_file_of_them_cannot_be_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr("command.SECONDS", SECONDS)
     (tmp_path / "full.md").symlink_to("/dev/full")
     outputs = ("-o", tmp_path / "full.md", "-o", tmp_path / "kept.txt")
-    done = run("probe", BASE, TOP100, "--limit", "2", "--device", "cpu", *outputs)
+    few = ("--limit", "2", "--device", "cpu")
+    done = run("probe", BASE, TOP100, *few, *outputs, seconds=SECONDS)
     assert done.code == 2 and "No space left" in done.err
     assert done.text.startswith("KL of ") and (tmp_path / "kept.txt").read_text() == done.text
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -12,6 +11,7 @@ import build
 import pytest
 from command import run
 from driving import SAMPLES, drive, press, screen_text, until
+from repairing import roomless
 from textual.pilot import Pilot
 from textual.widgets import Input
 
@@ -93,11 +93,6 @@ def planned_by(words: Words) -> bytes:
     assert done.code in (0, 2), done.err
     assert len(done.report["plans"]) == 4
     return done.out
-
-
-def roomless(report: bytes) -> bytes:
-    """Without the free bytes of the disk, which change from moment to moment."""
-    return re.sub(rb'"free":\s*\d+', b'"free":0', report)
 
 
 @pytest.mark.parametrize("mode", ["sweep", "layers", "identity", "diff", "probe"])

@@ -22,7 +22,7 @@ from ckptdiff.records.report import Tool
 from ckptdiff.tui import running
 from ckptdiff.tui.following import Tail, followed
 from ckptdiff.tui.job_view import job_lines, jobs_store, log_lines, status_of
-from ckptdiff.tui.plan_view import head_line, outcome_lines, plan_lines
+from ckptdiff.tui.plan_view import head_lines, outcome_lines, plan_lines
 from ckptdiff.tui.reexports import Request
 from ckptdiff.tui.state import JobRecord, Progress, State, Stopped
 from ckptdiff.tui.text import Line
@@ -161,7 +161,7 @@ def test_the_newest_job_is_the_first_row() -> None:
 
 def test_what_a_plan_says() -> None:
     able = report(plan("fp8_top10"), plan("fp8_top20"))
-    assert text([head_line(able)]) == "✓ possible: 2 schemes, 4.00 MB to write, 5.00 GB free"
+    assert text(head_lines(able, 80)) == "✓ possible: 2 schemes, 4.00 MB to write, 5.00 GB free"
     said = " ".join(text(plan_lines(able, 100)).split())
     assert "✓ top10 compose 1 selected, 2 dropped, 2.00 MB" in said
     for words in ("engine compose: because", "selected 1 module to FP8; 2 dropped",
@@ -176,7 +176,10 @@ def test_what_keeps_a_plan_from_being_carried_out() -> None:
     lacking = plan("top10", missing=tuple(MissingModule(name, "no donor") for name in names))
     refused = plan("top20", refused=("there is no base",))
     both = report(lacking, refused, plan("top30"))
-    assert text([head_line(both)]) == "✗ cannot: 2 of 3 schemes cannot be written"
+    assert text(head_lines(both, 80)) == "✗ cannot: 2 of 3 schemes cannot be written"
+    narrow = head_lines(both, 30)
+    assert max(cell_len(text([line])) for line in narrow) <= 30
+    assert " ".join(text(narrow).split()) == text(head_lines(both, 80))
     said = " ".join(text(plan_lines(both, 100)).split())
     assert "missing 9 modules: layer.0, layer.1" in said and "and 3 more; no donor" in said
     assert "refused there is no base" in said
@@ -203,10 +206,12 @@ def test_names_of_strangers_are_escaped_and_fit(width: int) -> None:
 
 
 def test_words_of_a_request() -> None:
-    request = Request(("q/a", "q/b"), "base", "autoquant", ("d1", "d2"), True, "rows.txt")
+    request = Request(("q/a", "q/b"), "base", "autoquant", ("d1", "d2"), True)
+    request = replace(request, preset="FP8_DEFAULT_CFG", calib="rows.txt", score="kl_div")
     assert request.words == (
         "reexport", "q/a", "q/b", "--engine", "autoquant", "--base", "base", "--donor", "d1",
-        "--donor", "d2", "--calib", "rows.txt", "--in-place", "--yes",
+        "--donor", "d2", "--preset", "FP8_DEFAULT_CFG", "--calib", "rows.txt", "--score", "kl_div",
+        "--in-place", "--yes",
     )  # fmt: skip
-    assert replace(request, engine="compose").words.count("--calib") == 0
+    assert not {"--preset", "--calib", "--score"} & {*replace(request, engine="compose").words}
     assert Request(("q/a",)).words == ("reexport", "q/a", "--yes")

@@ -216,7 +216,7 @@ def test_it_is_cancelled_in_the_middle(copied: Path, held: Held, size: tuple[int
         fits(app, size)
         # A second one waits until this is over; everything else can be done.
         await pilot.press("e")
-        await until(pilot, lambda: "a re-export runs already" in words_on(app))
+        await until(pilot, lambda: "one is written at a time" in words_on(app))
         await pilot.press("2")
         await until(pilot, lambda: "mismatches" in screen_text(app))
         await pilot.press("6", "x")

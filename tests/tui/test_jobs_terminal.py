@@ -115,7 +115,7 @@ def test_modelopt_is_cancelled_in_the_middle(copied: Path) -> None:
         terminal.press("6")
         terminal.see("… running")
         terminal.press("x")
-        terminal.see("Cancel re-export 1?", "thrown away")
+        terminal.see("Cancel the re-export of top10?", "thrown away")
         terminal.press("Enter")
         terminal.see("! cancelled", "nothing was changed")
         assert not children(app)

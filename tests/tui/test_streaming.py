@@ -10,7 +10,7 @@ from typing import Any
 
 import build
 import pytest
-from driving import NARROW, SAMPLES, WIDE, drive, make, screen_text, settle, until
+from driving import NARROW, SAMPLES, drive, make, screen_text, settle, sizes, until
 from textual.pilot import Pilot
 
 from ckptdiff.analysis.hashing import digests as hashing
@@ -24,7 +24,6 @@ from ckptdiff.tui.state import State
 from ckptdiff.tui.widgets.grid import Grid
 
 SPEC = build.SweepSpec()
-sizes = pytest.mark.parametrize("size", [NARROW, WIDE], ids=["80x24", "160x50"])
 
 
 class Gate:

@@ -13,12 +13,10 @@ from pathlib import Path
 
 import build
 import pytest
-from driving import SAMPLES
+from driving import SAMPLES, sizes
 from terminal import ENDED, Terminal
 
-SIZES = [(80, 24), (160, 50)]
 ROOT = SAMPLES.parent
-sizes = pytest.mark.parametrize("size", SIZES, ids=["80x24", "160x50"])
 
 # A key is answered within this, however busy the machine that runs the tests is.
 ANSWER = 20

@@ -30,7 +30,7 @@ from ckptdiff.formats.documents import JsonObject
 from ckptdiff.formats.dtypes import nbytes
 from ckptdiff.formats.index import INDEX_NAME
 from ckptdiff.formats.layouts import MIXED, packed_as, scale_suffix
-from ckptdiff.formats.names import bare
+from ckptdiff.formats.names import NORMS_BEFORE, bare
 from ckptdiff.records.checkpoint import Shard, Tensor
 from ckptdiff.records.composition import Cast, Composition, Made, Piece, Source, Stored
 from ckptdiff.records.evidence import SchemeEvidence
@@ -38,11 +38,6 @@ from ckptdiff.records.layout import LayoutName, Suffix
 
 Found = tuple[str, Tensor, str]  # name, tensor and shard, as evidence has them
 KV_SCALES: tuple[Suffix, ...] = ("k_scale", "v_scale")
-# The norm that AWQ folds the scale of a fused group into, by the leaves of both.
-_FOLDED_INTO = {
-    "q_proj": ("input_layernorm",),
-    "gate_proj": ("pre_feedforward_layernorm", "post_attention_layernorm"),
-}
 _EXPERT = re.compile(r"^(.*\.experts)\.\d+\.")
 
 
@@ -235,12 +230,12 @@ def _folded_norms(parts: Ingredients) -> dict[str, SchemeEvidence]:
         module = donor.coverage.modules[key]
         layout = donor.layouts[key].names
         parent, _, leaf = key.rpartition(".")
-        if leaf not in _FOLDED_INTO or not {"int4", "int4-fp8"} & set(layout):
+        if not NORMS_BEFORE.get(leaf) or not {"int4", "int4-fp8"} & set(layout):
             continue
         if "pre_quant_scale" in donor.scales[module.name]:
             continue
         block = parent.rpartition(".")[0]
-        norms = [f"{block}.{norm}" for norm in _FOLDED_INTO[leaf]]
+        norms = [f"{block}.{norm}" for norm in NORMS_BEFORE[leaf]]
         norm = next((n for n in norms if f"{n}.weight" in donor.tensors), None)
         if norm is None:
             raise UsageError(

@@ -49,9 +49,9 @@ def align(
     part of that weight and in no pair of their own. `packings` are the weights that other
     exporters than ModelOpt packed, of A and of B.
     """
-    spelled = _spellings(a, b)
+    short = _short_keys_differ(a, b)
     operands_a, operands_b = (
-        _operands(side, spelled, packed) for side, packed in zip((a, b), packings, strict=True)
+        _operands(side, short, packed) for side, packed in zip((a, b), packings, strict=True)
     )
     of_a = {**operands_a, **_split(operands_a, operands_b)}
     of_b = {**operands_b, **_split(operands_b, operands_a)}
@@ -59,7 +59,7 @@ def align(
         del of_a[fused]
     for fused in _fused_in(operands_b, of_b):
         del of_b[fused]
-    weights_a, weights_b = _modules(a, spelled), _modules(b, spelled)
+    weights_a, weights_b = _modules(a, short), _modules(b, short)
     algorithms = algorithms_of(a), algorithms_of(b)
     folds = any("AWQ" in name for names in algorithms for name in names) or "awq" in (
         a.foreign,
@@ -111,8 +111,8 @@ def kind_of(key: str) -> str:
 _LAYER = re.compile(r"^((?:.*?\.)?(?:layers|blocks|h)\.\d+)\.")
 
 
-def _spellings(a: SchemeEvidence, b: SchemeEvidence) -> bool:
-    """Whether the short keys are injective in both; else full names are compared."""
+def _short_keys_differ(a: SchemeEvidence, b: SchemeEvidence) -> bool:
+    """Whether no two tensors of one side have the same short key; else full names are compared."""
     for side in (a, b):
         names = {name for name, _, _ in side.checkpoint.items()}
         if len({bare(name) for name in names}) < len(names):

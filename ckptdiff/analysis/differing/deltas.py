@@ -9,7 +9,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Literal, get_args
+from typing import Literal
 
 from ckptdiff.analysis.codes import CodeSums
 from ckptdiff.analysis.differing.alignment import kind_of, layer_of
@@ -30,8 +30,6 @@ from ckptdiff.records.delta import (
     TensorDelta,
 )
 
-STATUSES: tuple[DeltaStatus, ...] = get_args(DeltaStatus)
-ORDERS: tuple[DiffOrder, ...] = get_args(DiffOrder)
 Cause = Literal["codes", "scales", "codes and scales"]
 _NUMBERS = tuple(field.name for field in fields(Statistics))
 # What is the same differs by nothing, and nobody had to read it again.

@@ -48,7 +48,6 @@ class Opened:
 
     dtype: str
     layout: LayoutName | None
-
     stored: Callable[[int, int], Array]
     values: Callable[[Array, int], Array]
     saturated: Callable[[Array], int] | None = None

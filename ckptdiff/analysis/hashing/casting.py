@@ -15,7 +15,7 @@ import numpy as np
 from ckptdiff.analysis.hashing.spans import SpanHasher
 from ckptdiff.events import CancelToken
 from ckptdiff.records.checkpoint import FileIdentity, Shard
-from ckptdiff.sources.local import Unreadable, identity, open_regular, read_range
+from ckptdiff.sources.local import CHANGED, Unreadable, identity, open_regular, read_range
 
 NUMPY = {
     "BF16": np.dtype(ml_dtypes.bfloat16),
@@ -69,4 +69,4 @@ def _chunks(fd: int, start: int, length: int, cancel: CancelToken) -> Iterator[b
 
 def _require_same(now: FileIdentity, before: FileIdentity | None) -> None:
     if now != before:
-        raise Unreadable("changed while it was read")
+        raise Unreadable(CHANGED)

@@ -26,7 +26,7 @@ from ckptdiff.analysis.spreading import Watch, spread
 from ckptdiff.events import CancelToken, Sink, silent
 from ckptdiff.records.checkpoint import FileIdentity, Header, Shard, Unread
 from ckptdiff.records.digests import Flaws, ShardDigests
-from ckptdiff.sources.local import Unreadable, identity, open_regular, reason_of
+from ckptdiff.sources.local import CHANGED, Unreadable, identity, open_regular, reason_of
 
 MIB = 1 << 20
 SPAN_BYTES = 256 * MIB  # part of the contract: another value gives other digests
@@ -34,7 +34,6 @@ UNIT_BYTES = 64 * MIB
 BUFFER_BYTES = 1 * MIB
 
 STAGE = "hash"
-CHANGED = "changed while it was read"
 SHORT = "ended before its data did"
 NO_IDENTITY = "its identity is not known, so a change while it is read would go unnoticed"
 

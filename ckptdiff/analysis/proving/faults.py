@@ -5,6 +5,11 @@ the weight is. One that was read off a norm is when codes agree with it, whateve
 under another factor hardly a block has a scale that gives all its codes. Where a factor of each
 row or column lies nowhere, because AWQ moved it to a neighbour, one that goes with all the codes
 must exist.
+
+The scale of a whole tensor is told from a wrong one by values as they lie within their codes:
+all of them lean to one side. That shows from 1 % on (`LEAN` and what a middle is off by). Where
+factors lie nowhere, they would have another geometric mean of the largest and the smallest: that
+shows from 2.5 % on, unless a row or column is all zeros; `agreement` has what neighbours say.
 """
 
 from __future__ import annotations
@@ -15,9 +20,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ckptdiff.analysis.proving.leeway import (
+    ANYTHING,
+    LEAN,
     Axis,
     Leeway,
     Quantized,
+    Reach,
     of_codes,
     of_lines,
     of_scales,
@@ -32,6 +40,8 @@ from ckptdiff.records.layout import Suffix
 _FEWEST_EXPLAINED = 0.95
 # The share of strays up to which a factor that was read off a norm is the one at once.
 _MOST_STRAYS = 0.05
+# The factor that is moved to a neighbour is rounded to the host's dtype there.
+_MOVED = 1 + 2.0**-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,55 +72,64 @@ class StaleScales:
 
 
 Fault = Strays | StaleScales
+LEANING = Reach(1 / (1 + LEAN), 1 + LEAN)
+"""Of a scale under which codes lie around base's values."""
 
 
 def fault_under(
     weight: Quantized, tried: Sequence[tuple[F32, Strays | None]], sure: bool
-) -> Fault | None:
-    """What is wrong with a weight that base over one of some factors [I] was rounded to.
+) -> tuple[Fault | None, Reach]:
+    """What is wrong with a weight that base over one of some factors [I] was rounded to, and
+    what codes say of the scale of the whole.
 
     `tried` has them with the strays under each; `sure`: there is no other.
     """
     found = [of_scales(weight, factor) for factor, _ in tried]
     at = max(range(len(tried)), key=lambda number: _share(found[number]))
     best, seen = found[at], tried[at][1]
-    if seen is None:
-        return None
-    few = seen.count <= _MOST_STRAYS * weight.base.count * weight.base.columns
+    few = seen is None or seen.count <= _MOST_STRAYS * weight.base.count * weight.base.columns
     if not (sure or few or _share(best) >= _FEWEST_EXPLAINED):
-        return None
+        return None, ANYTHING
+    if weight.whole is not None and (stale := _stale_whole(weight.whole, best)):
+        return stale, ANYTHING
+    if seen is None:
+        return None, LEANING
     wrong = best.without(1)
     # One code that moved may leave its block a scale. Of two, a scale is the shorter story.
     if not best.explained[wrong].all() or not 0 < np.count_nonzero(wrong) < seen.count:
-        return seen
-    whole = weight.scales.weight_scale_2 if weight.layout.startswith("nvfp4") else None
-    if whole is not None and best.low.max() <= best.high.min():
-        return _stale_whole(whole, best)
+        return seen, ANYTHING
     row, block = (int(at) for at in np.argwhere(wrong)[0])
-    return _stale(weight, best, int(np.count_nonzero(wrong)), (row, block), 1)
+    return _stale(weight, best, int(np.count_nonzero(wrong)), (row, block), 1), ANYTHING
 
 
-def fault_along(weight: Quantized, factors: Sequence[F32 | None], axis: Axis) -> Fault | None:
+def fault_along(
+    weight: Quantized, factors: Sequence[F32 | None], axis: Axis
+) -> tuple[Fault | None, Reach]:
     """The same where every row or column has got a further factor, of which nothing is known but
-    that it is one for all in it. `factors`, the nearest first, may be none."""
+    that it is one for all in it, and that the largest is the inverse of the smallest: so AWQ
+    makes them. `factors`, the nearest first, may be none."""
     if axis == "columns":  # what they were smoothed by is part of that factor
-        lines = of_lines(weight, None, axis)
-        return None if lines.explained.all() else _odd(weight, None, axis, lines)
-    if of_lines(weight, factors[0], axis).explained.all():
-        return None
+        factors = [None]
+    lines = of_lines(weight, factors[0], axis)
+    if lines.explained.all():
+        return _around_one(weight, lines)
+    if axis == "columns":
+        return _odd(weight, None, axis, lines), ANYTHING
     found = [of_scales(weight, factor) for factor in factors]
     at = max(range(len(found)), key=lambda number: _share(found[number]))
     best = found[at]
     lines = Leeway(best.low.max(axis=1), best.high.min(axis=1))
-    if _share(best) < _FEWEST_EXPLAINED or lines.explained.all():
-        return None
+    if lines.explained.all():
+        return _around_one(weight, lines)
+    if _share(best) < _FEWEST_EXPLAINED:
+        return None, ANYTHING
     odd = _odd(weight, factors[at], axis, lines)
     row = odd.first[0]
     blocks, codes = Leeway(best.low[row], best.high[row]), of_codes(weight, factors[at], axis, row)
     wrong, moved = blocks.without(blocks.common), codes.without(codes.common)
     if not blocks.explained.all() or np.count_nonzero(wrong) >= np.count_nonzero(moved):
-        return odd
-    return _stale(weight, best, odd.count, (row, int(wrong.argmax())), blocks.common)
+        return odd, ANYTHING
+    return _stale(weight, best, odd.count, (row, int(wrong.argmax())), blocks.common), ANYTHING
 
 
 def _share(found: Leeway) -> float:
@@ -147,8 +166,26 @@ def _stale(
     return StaleScales("weight_scale", count, stored.size, first[: stored.ndim], low, high, value)
 
 
-def _stale_whole(stored: Array, found: Leeway) -> StaleScales:
-    """One factor makes all scales right: that of the whole is wrong."""
+def _stale_whole(stored: Array, found: Leeway) -> StaleScales | None:
+    """Where one factor makes the scales right, and that is not 1, the scale of the whole is
+    wrong. A few that have been tampered with themselves change nothing about it."""
+    factor = found.middle
+    good = 1 - found.without(factor).mean()
+    if LEANING.low <= factor <= LEANING.high or good < _FEWEST_EXPLAINED:
+        return None
+    return _whole(stored, factor * LEANING.low, factor * LEANING.high)
+
+
+def _around_one(weight: Quantized, lines: Leeway) -> tuple[Fault | None, Reach]:
+    """What the factors of all lines say of the scale of the whole."""
+    low, high = lines.extremes
+    reach = Reach(low / _MOVED, high * _MOVED, lines.mean)
+    if weight.whole is None or reach.low <= 1 <= reach.high:
+        return None, reach
+    return _whole(weight.whole, reach.low, reach.high), ANYTHING
+
+
+def _whole(stored: Array, low: float, high: float) -> StaleScales:
+    """The scale of the whole is wrong: it may be multiplied by `low` to `high`."""
     value = float(scalar(stored))
-    low, high = float(found.low.max()) * value, float(found.high.min()) * value
-    return StaleScales("weight_scale_2", 1, 1, (0,) * stored.ndim, low, high, value)
+    return StaleScales("weight_scale_2", 1, 1, (0,) * stored.ndim, low * value, high * value, value)

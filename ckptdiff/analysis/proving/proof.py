@@ -6,6 +6,7 @@ bytes come from and what a disagreement is called in a report are decided elsewh
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,14 +23,16 @@ from ckptdiff.analysis.proving.recoding import (
     gain,
     spell_code,
 )
-from ckptdiff.quant.arrays import F32, Array, Rows, Scales
+from ckptdiff.quant.arrays import F32, Array, Rows, Scales, scalar
 from ckptdiff.quant.dialects import DEVICES, Dialect, Host
 from ckptdiff.quant.registry import ClosedForm, closed_form
+from ckptdiff.quant.tables import E4M3_MAX
 from ckptdiff.records.layout import LayoutName, Suffix
-from ckptdiff.records.proof import LOWEST_SQNR_DB, MOST_SATURATED, Outcome
+from ckptdiff.records.proof import LOWEST_SQNR_DB, MOST_SATURATED, Outcome, Whole
 
 _SUFFIXES: tuple[Suffix, ...] = ("weight_scale", "weight_scale_2", "pre_quant_scale")
 _E4M3_NAN, _E8M0_NAN = 0x7F, 0xFF
+_INT4_MAX = 7
 # Values in a row beyond which a matrix is no weight of a model, and too much for memory.
 _WIDEST = 1 << 24
 
@@ -314,8 +317,10 @@ def _searched(weight: Weight, layout: LayoutName) -> Outcome:
     outcome = _distance_of(weight, layout, found)
     far = found.sqnr_db is not None and found.sqnr_db < LOWEST_SQNR_DB[layout]
     # What is wrong with the whole is not told value by value.
-    if found.fault is None or found.zero or far or found.saturated > MOST_SATURATED[layout]:
+    if found.zero or far or found.saturated > MOST_SATURATED[layout]:
         return replace(outcome, status="searched")
+    if found.fault is None:
+        return replace(outcome, status="searched", whole=_whole(weight, layout, found))
     fault = found.fault
     told = replace(outcome, wrong=fault.count, first=fault.first)
     if isinstance(fault, Strays):
@@ -333,6 +338,18 @@ def _searched(weight: Weight, layout: LayoutName) -> Outcome:
         expected=f"{fault.low:.4g} to {fault.high:.4g}",
         actual=f"{fault.actual:.6g}",
     )
+
+
+def _whole(weight: Weight, layout: LayoutName, found: Nearness) -> Whole | None:
+    """What is known of the second scale of a weight that is sound."""
+    if weight.scales.weight_scale_2 is None:
+        return None
+    value = float(scalar(weight.scales.weight_scale_2))
+    if layout == "int4-fp8":
+        top = weight.scales.weight_scale.max() * np.float32(_INT4_MAX) / np.float32(E4M3_MAX)
+        return Whole(value, 0.0, math.inf, largest=float(top))
+    reach = found.reach
+    return Whole(value, value * reach.low, value * reach.high, along=reach.along)
 
 
 def _near(weight: Weight, layout: LayoutName) -> Nearness:

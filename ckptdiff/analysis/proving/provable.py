@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ckptdiff.analysis.against_base import algorithms_of
+from ckptdiff.analysis.proving.agreement import Bonds
 from ckptdiff.analysis.proving.leeway import Axis
 from ckptdiff.analysis.quantization import claimed_algorithm, known_algorithm, lacking_by_place
 from ckptdiff.formats.layouts import scale_suffix
@@ -84,7 +85,8 @@ class Surveyor:
         self._lacking = {key for key, suffix in lacking_by_place(scheme) if suffix in PARTS}
         self._algorithms = algorithms_of(scheme)
         self._neighbours = _host_of(scheme)
-        self._siblings = _siblings(scheme)
+        self._siblings = _below(scheme, 1)
+        self._layers = _below(scheme, 2)
         self._norms = _norms(scheme, base)
 
     def obstacle(self, key: str) -> str | None:
@@ -143,11 +145,49 @@ class Surveyor:
         )
 
     def _rescaled(self, module: Module) -> Axis | None:
-        """The axis along which NVFP4_AWQ may have moved a factor: not when it is still there."""
-        parent, _, leaf = module.name.rpartition(".")
+        """The axis along which NVFP4_AWQ may have moved a factor: not when it is still there, or
+        never was, because what would own it is not quantized."""
+        parent, _, leaf = module.key.rpartition(".")
         axis, owner = _RESCALED.get(leaf, (None, ""))
-        stays = "pre_quant_scale" in self._scheme.scales.get(f"{parent}.{owner}", {})
-        return None if stays else axis
+        owning = self._scheme.coverage.modules.get(f"{parent}.{owner}")
+        if owning is None or not owning.quantized:
+            return None
+        return None if "pre_quant_scale" in self._scheme.scales.get(owning.name, {}) else axis
+
+    def bonds(self, case: Case) -> Bonds:
+        """Which modules the second scale of a searched one goes with."""
+        parent, _, leaf = case.key.rpartition(".")
+        group = next((leaves for leaves in FUSED if leaf in leaves), (leaf,))
+        near = self._of_one_input(case, self._siblings.get(parent, ()))
+        equal = tuple(key for key in near if key.rpartition(".")[2] in group)
+        # Of a group that is quantized in part, a composed one has the scale of the whole.
+        whole = [other for other in group if f"{parent}.{other}" in self._scheme.coverage.modules]
+        spans = [equal] if len(equal) == len(whole) else []
+        # Where all of a layer follows one norm, all of it may share. Experts have their own.
+        if spans and self._smoothing(case.key) is None and ".experts." not in case.key:
+            layer = self._layers.get(parent.rpartition(".")[0], ())
+            spans += [near, self._of_one_input(case, layer)]
+        axis, owner = _RESCALED.get(leaf, (None, ""))
+        movers = (name for name, (_, whose) in _RESCALED.items() if whose == owner != name)
+        mover = next(movers, "") if axis == case.rescaled == "columns" else ""
+        return Bonds(equal, tuple(dict.fromkeys(spans)), f"{parent}.{mover}" if mover else None)
+
+    def _of_one_input(self, case: Case, keys: Iterable[str]) -> tuple[str, ...]:
+        """Those of some modules that may have the input of a searched one."""
+        columns, smoothing = self._columns(case.key), self._smoothing(case.key)
+        return tuple(
+            key
+            for key in keys
+            if self._alike(key, case.layouts)
+            and self._columns(key) == columns
+            and self._smoothing(key) == smoothing
+        )
+
+    def _smoothing(self, key: str) -> bytes | str | None:
+        """What factors that lie beside a weight are known by, None where there are none."""
+        module = self._scheme.coverage.modules[key]
+        scale = self._scheme.scales.get(module.name, {}).get("pre_quant_scale")
+        return None if scale is None else self._scheme.digests.get(scale.name, scale.name)
 
     def parts(self, module: Module) -> list[Stored]:
         """The weight of a module and the scales that its values depend on."""
@@ -248,11 +288,11 @@ def _by_name(side: SchemeEvidence) -> dict[str, Stored]:
     return {name: Stored(name, tensor, shard) for name, tensor, shard in side.checkpoint.items()}
 
 
-def _siblings(scheme: SchemeEvidence) -> dict[str, list[str]]:
-    """The quantized modules below each parent."""
+def _below(scheme: SchemeEvidence, levels: int) -> dict[str, list[str]]:
+    """The quantized modules so many levels below each parent."""
     found: dict[str, list[str]] = defaultdict(list)
     for key in scheme.layouts:
-        found[key.rpartition(".")[0]].append(key)
+        found[".".join(key.split(".")[:-levels])].append(key)
     return found
 
 

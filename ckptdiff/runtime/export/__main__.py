@@ -27,10 +27,15 @@ def main(channel: Channel) -> None:
     except CkptdiffError:
         raise
     except Exception as error:
-        from ckptdiff.runtime.failures import is_out_of_memory
+        from ckptdiff.runtime.failures import is_out_of_memory, is_out_of_room
 
         if is_out_of_memory(error):
-            raise _no_room(progress.stage) from error
+            raise _no_memory(progress.stage) from error
+        if is_out_of_room(error):
+            raise CkptdiffError(
+                f"the disk is full (in the stage {progress.stage})",
+                "Nothing was changed. Make room, or name --out on another disk.",
+            ) from error
         raise RuntimeError(
             f"ModelOpt {version('nvidia-modelopt')} does not {progress.stage} this model: "
             f"{type(error).__name__}: {error}"
@@ -49,7 +54,7 @@ def _seed(seed: int) -> None:
     vars(torch.utils.deterministic)["fill_uninitialized_memory"] = False
 
 
-def _no_room(stage: str) -> ChildError:
+def _no_memory(stage: str) -> ChildError:
     import torch
 
     where = "the GPU" if torch.cuda.is_available() else "this machine"
@@ -67,11 +72,13 @@ def _order(message: dict[str, Any]) -> ExportOrder:
         Prompt(row["text"], tuple(row["messages"]), tuple(row["images"]))
         for row in calibration.pop("rows")
     )
+    numbers = tuple(calibration.pop("numbers", ()))
     presets = tuple(
         Preset(each["name"], None if each["modules"] is None else tuple(each["modules"]))
         for each in fields.pop("presets")
     )
-    return ExportOrder(**fields, presets=presets, calibration=Calibration(rows=rows, **calibration))
+    chosen = Calibration(rows=rows, numbers=numbers, **calibration)
+    return ExportOrder(**fields, presets=presets, calibration=chosen)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import modelopt.torch.quantization as mtq  # type: ignore[import-untyped]
-import torch
 from modelopt.torch.quantization.algorithms import (  # type: ignore[import-untyped]
     QuantRecipe,
 )
@@ -26,7 +25,7 @@ from ckptdiff.runtime.export.calibration import Inputs, Loader, forward, labelle
 from ckptdiff.runtime.export.modules import Parts
 from ckptdiff.runtime.export.presets import block_size, method, narrowed, preset, spared
 from ckptdiff.runtime.export.progress import Progress
-from ckptdiff.runtime.export.quantizing import without_cache
+from ckptdiff.runtime.export.quantizing import calibration, without_cache
 
 _LEAST = re.compile(r"minimum achievable effective bits is ([0-9.]+[0-9])")
 # The message has four decimals: the true minimum may lie half of the last one above.
@@ -165,13 +164,6 @@ def _calibrate_cache(
     cache = preset(order.kv_cache)
     config = narrowed(cache, [], [], kv_cache=cache, no_cache=without_cache(model))
     mtq.set_quantizer_by_cfg(model, config["quant_cfg"])
-    loader = Loader(batches, ["calibrate"], progress)
-
-    @torch.no_grad()
-    def calibrate(calibrated: PreTrainedModel) -> None:
-        for inputs in loader:
-            forward(calibrated, inputs)
-
     off = [{"quantizer_name": "*", "enable": False}] + config["quant_cfg"]
     with mtq.set_quantizer_by_cfg_context(model, off):
-        mtq.calibrate(model, algorithm="max", forward_loop=calibrate)
+        mtq.calibrate(model, algorithm="max", forward_loop=calibration(batches, progress))

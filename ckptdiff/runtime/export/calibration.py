@@ -25,13 +25,15 @@ _ROWS = 8
 _TOKENS = 8192
 
 
-def batches_of(calibration: Calibration, base: Path, model: PreTrainedModel) -> list[Inputs]:
+def batches_of(
+    calibration: Calibration, base: Path, model: PreTrainedModel, trust_remote_code: bool = False
+) -> list[Inputs]:
     """The model's keyword arguments, a batch each, on the CPU.
 
     Raises `UsageError` naming a row that the tokenizer or the processor does not take.
     """
-    encoder = Encoder(base, model.config, calibration.length)
-    encoded = encoder.encode(calibration.rows)
+    encoder = Encoder(base, model.config, calibration.length, trust_remote_code)
+    encoded = encoder.encode(calibration.rows, calibration.numbers)
     taken = inspect.signature(model.forward).parameters
     found = []
     for group in _groups(encoded):

@@ -41,7 +41,7 @@ def carry_out(order: ExportOrder, progress: Progress) -> ExportResult:
     standins.install(cpu="cpu" in device)
     with progress.during("encode", None, "batches"):
         order, notes = _with_images(order, model)
-        batches = batches_of(order.calibration, base, model)
+        batches = batches_of(order.calibration, base, model, order.trust_remote_code)
     searched: Searched | None = None
     if order.work == "search":
         fresh = [model]

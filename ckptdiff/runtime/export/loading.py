@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from transformers import PreTrainedModel
 
 from ckptdiff.errors import UsageError
 from ckptdiff.formats.dtypes import BITS
-from ckptdiff.runtime.export.progress import Progress
+from ckptdiff.runtime.export.progress import Progress, hearing
 from ckptdiff.runtime.failures import first_line
 from ckptdiff.runtime.skeleton import read_config
 from ckptdiff.runtime.values import TORCH
@@ -34,7 +33,7 @@ def load(path: Path, dtype: str, trust_remote_code: bool, progress: Progress) ->
     loading. Reads safetensors alone. Raises `UsageError` when transformers has no such model.
     """
     size = sum(file.stat().st_size for file in path.glob("*.safetensors"))
-    with progress.during("load", size, "bytes"), _watched(progress):
+    with progress.during("load", size, "bytes"), _hearing_reads(progress):
         config = read_config(path, trust_remote_code)
         try:
             model: PreTrainedModel = _class(config, trust_remote_code, path).from_pretrained(
@@ -54,28 +53,15 @@ def load(path: Path, dtype: str, trust_remote_code: bool, progress: Progress) ->
     return model
 
 
-@contextmanager
-def _watched(progress: Progress) -> Iterator[None]:
-    """Say so whenever transformers has read a tensor. Other versions may do that elsewhere: then
-    nothing is said."""
-    loading = getattr(transformers, "core_model_loading", None)
-    original = getattr(loading, _READ, None)
-    if original is None:
-        yield
-        return
+def _hearing_reads(progress: Progress) -> AbstractContextManager[None]:
+    """Say so whenever transformers has read a tensor."""
     telling = threading.Lock()  # tensors are read by several threads
 
-    def read(tensor: Any, *arguments: Any, **keywords: Any) -> Any:
-        found = original(tensor, *arguments, **keywords)
+    def tell(tensor: Any) -> None:
         with telling:
             progress.advance(_stored_bytes(tensor))
-        return found
 
-    setattr(loading, _READ, read)
-    try:
-        yield
-    finally:
-        setattr(loading, _READ, original)
+    return hearing(getattr(transformers, "core_model_loading", None), _READ, tell)
 
 
 def _stored_bytes(tensor: Any) -> int:

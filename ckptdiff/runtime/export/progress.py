@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from ckptdiff.events import Advanced, Finished, Sink, Started, Unit
 
@@ -41,9 +42,9 @@ class Progress:
                 self.stage = outer
             self._sink(Finished(stage))
 
-    def advance(self, amount: int = 1, item: str = "") -> None:
+    def advance(self, amount: int = 1) -> None:
         """The stage that runs got on."""
-        self._sink(Advanced(self.stage, amount, item))
+        self._sink(Advanced(self.stage, amount))
 
     def _charge(self) -> None:
         """Put what has passed on the account of the innermost stage."""
@@ -52,3 +53,24 @@ class Progress:
             stage = self._open[-1]
             self.seconds[stage] = round(self.seconds.get(stage, 0.0) + now - self._since, 3)
         self._since = now
+
+
+@contextmanager
+def hearing(library: object, name: str, tell: Callable[[Any], None]) -> Iterator[None]:
+    """Inside the block, `tell` hears of each call of the function `name` of a library, with its
+    first argument. Other versions may not have that function: then nothing is heard."""
+    original = getattr(library, name, None)
+    if original is None:
+        yield
+        return
+
+    def called(first: Any, *arguments: Any, **keywords: Any) -> Any:
+        found = original(first, *arguments, **keywords)
+        tell(first)
+        return found
+
+    setattr(library, name, called)
+    try:
+        yield
+    finally:
+        setattr(library, name, original)

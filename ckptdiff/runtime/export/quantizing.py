@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import modelopt.torch.quantization as mtq  # type: ignore[import-untyped]
 import torch
@@ -20,16 +20,22 @@ def quantize(
 ) -> PreTrainedModel:
     """The model with quantizers, calibrated. Every module that is not selected is disabled by
     its full name. Raises `UsageError` when the order does not fit the model."""
-    loader = Loader(batches, ["calibrate"], progress)
-
-    @torch.no_grad()
-    def calibrate(calibrated: PreTrainedModel) -> None:
-        for inputs in loader:
-            forward(calibrated, inputs)
-
+    calibrate = calibration(batches, progress)
     with progress.during("quantize", None, "modules"):
         config = _config(model, order)
         return mtq.quantize(model, config, forward_loop=calibrate)  # type: ignore[no-any-return]
+
+
+def calibration(batches: Sequence[Inputs], progress: Progress) -> Callable[[PreTrainedModel], None]:
+    """The loop that shows a model all batches, for its quantizers to watch."""
+    loader = Loader(batches, ["calibrate"], progress)
+
+    @torch.no_grad()
+    def calibrate(model: PreTrainedModel) -> None:
+        for inputs in loader:
+            forward(model, inputs)
+
+    return calibrate
 
 
 def _config(model: PreTrainedModel, order: ExportOrder) -> Config:

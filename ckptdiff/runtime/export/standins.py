@@ -15,10 +15,11 @@ from modelopt.torch.quantization.nn.modules import (  # type: ignore[import-unty
     tensor_quantizer,
 )
 
+from ckptdiff.runtime.failures import is_out_of_memory
+
 _E4M3_MAX, _E4M3_MIN = 448.0, 2.0**-9
 _LARGEST = {(2, 1): 6.0, (4, 3): 448.0}
 _GRID = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
-
 
 # Why a kernel of ModelOpt's own was given up in this process; empty when none was.
 replaced: list[str] = []
@@ -46,9 +47,9 @@ def _unless_it_fails(kernel: Callable[..., torch.Tensor]) -> Callable[..., torch
         if not replaced:
             try:
                 return kernel(*arguments, **keywords)
-            except torch.OutOfMemoryError:
-                raise
             except Exception as error:  # whatever a compiler or a loader may say
+                if is_out_of_memory(error):
+                    raise
                 replaced.append(f"{type(error).__name__} of ModelOpt's kernel")
         return block_quant(*arguments, **keywords)
 

@@ -6,8 +6,7 @@ Nothing is pickled. Tokenizer and processor files are the parent's to bring.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,10 @@ from modelopt.torch.export import export_hf_checkpoint
 from transformers import PreTrainedModel
 
 from ckptdiff.formats.manifests import MANIFEST_DIR
-from ckptdiff.runtime.export.progress import Progress
+from ckptdiff.runtime.export.progress import Progress, hearing
 from ckptdiff.runtime.values import TORCH
 
+# What packs a weight in ModelOpt.
 _PACK = "_export_quantized_weight"
 
 
@@ -30,7 +30,7 @@ def export(
     `modules` is about how many linears will be packed.
     """
     save = model.save_pretrained
-    with ExitStack() as packing, _watched(progress):
+    with ExitStack() as packing, hearing(unified, _PACK, lambda _: progress.advance()):
         packing.enter_context(progress.during("pack", modules, "modules"))
 
         def saved(*arguments: Any, **keywords: Any) -> None:
@@ -41,27 +41,6 @@ def export(
 
         model.save_pretrained = saved  # type: ignore[method-assign]
         export_hf_checkpoint(model, dtype=TORCH[dtype], export_dir=folder)
-
-
-@contextmanager
-def _watched(progress: Progress) -> Iterator[None]:
-    """Say so whenever ModelOpt packs a weight. Other versions may do that elsewhere: then
-    nothing is said."""
-    original = getattr(unified, _PACK, None)
-    if original is None:
-        yield
-        return
-
-    def packed(module: Any, *arguments: Any, **keywords: Any) -> Any:
-        found = original(module, *arguments, **keywords)
-        progress.advance()
-        return found
-
-    setattr(unified, _PACK, packed)
-    try:
-        yield
-    finally:
-        setattr(unified, _PACK, original)
 
 
 def write_manifest(folder: Path, name: str, content: str) -> None:

@@ -1,9 +1,10 @@
-"""What opens over a screen and closes again: help, and a question for a file name."""
+"""What opens over a screen and closes again: help, and questions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import ClassVar
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
 from textual.app import ComposeResult
@@ -15,7 +16,11 @@ from textual.widgets import Input
 from ckptdiff.tui.actions import ACTIONS
 from ckptdiff.tui.state import State
 from ckptdiff.tui.text import Line, fit, wrapped
+from ckptdiff.tui.widgets.form import Field
 from ckptdiff.tui.widgets.panel import Panel, ScrollPanel
+
+if TYPE_CHECKING:
+    from ckptdiff.tui.app import CkptdiffApp
 
 
 class HelpPage(ModalScreen[None]):
@@ -84,7 +89,7 @@ class Confirm(ModalScreen[bool]):
 
 
 class Ask(ModalScreen[str | None]):
-    """Asks for a file name; the answer is None when somebody thought better of it."""
+    """Asks for a name or a number; the answer is None when somebody thought better of it."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "dismiss", "Cancel", show=False, priority=True)
@@ -105,4 +110,27 @@ class Ask(ModalScreen[str | None]):
 
     @on(Input.Submitted)
     def _answer(self, event: Input.Submitted) -> None:
-        self.dismiss(event.value.strip() or None)
+        self.dismiss(home_spelled(event.value.strip()) or None)
+
+
+def home_spelled(path: str) -> str:
+    """`path` with its `~` spelled out, as a shell has it: nobody wants a file of that name, and a
+    command that is copied quotes it."""
+    return os.path.expanduser(path)  # noqa: PTH111 - a `Path` fails for a user who is not there
+
+
+async def ask_for(
+    app: CkptdiffApp, field: Field, note: str, changed: Callable[[Field, str], None]
+) -> None:
+    """Have a value of a form's field typed. `changed` is called with it, and may raise
+    `ValueError` saying what is wrong with it."""
+
+    def answered(value: str | None) -> None:
+        if value is None:
+            return
+        try:
+            changed(field, value)
+        except ValueError as error:
+            app.say(f"{field.label}: {error}", problem=True)
+
+    await app.push_screen(Ask(field.label.capitalize(), note, field.value), answered)

@@ -63,7 +63,7 @@ class Framed(Hears, Screen[None]):
             id="title",
             clicked=self._title_clicked,
         )
-        yield Panel(lambda width, _: chrome.verdict(self.state, width), id="verdict")
+        yield Panel(lambda width, rows: chrome.verdict(self.state, width, rows), id="verdict")
         yield Panel(lambda width, _: chrome.status(self.state, self.count, width), id="status")
         yield from self.body()
         yield Input(

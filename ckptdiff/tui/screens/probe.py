@@ -15,7 +15,7 @@ from textual.widget import Widget
 
 from ckptdiff.tui.probe_view import curve_lines, detail_lines, form_fields, probe_store
 from ckptdiff.tui.probing import asked, form_with
-from ckptdiff.tui.screens.dialogs import Ask
+from ckptdiff.tui.screens.dialogs import ask_for
 from ckptdiff.tui.screens.mode import Framed
 from ckptdiff.tui.state import State
 from ckptdiff.tui.text import Line
@@ -101,15 +101,4 @@ class ProbeScreen(Framed):
         if field.name == "schemes":
             self.owner.say("mark schemes in Sweep (space) to probe only those")
             return
-
-        def answered(answer: str | None) -> None:
-            if answer is None:
-                return
-            try:
-                self._changed(field, answer)
-            except ValueError:
-                self.owner.say(f"{field.label}: {answer} is no number of 1 or more", problem=True)
-
-        await self.app.push_screen(
-            Ask(field.label.capitalize(), _NOTES[field.name], field.value), answered
-        )
+        await ask_for(self.owner, field, _NOTES[field.name], self._changed)

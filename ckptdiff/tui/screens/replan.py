@@ -8,19 +8,22 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar, cast
+from os.path import normpath
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, cast, get_args
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.screen import ModalScreen
 
+from ckptdiff.records.export import Score
 from ckptdiff.records.plan import ENGINES, Engine
 from ckptdiff.report.style import plural
 from ckptdiff.tui.actions import command_line
-from ckptdiff.tui.plan_view import head_line, plan_lines
+from ckptdiff.tui.plan_view import head_lines, plan_lines
 from ckptdiff.tui.reexports import Answer, Request, planned
-from ckptdiff.tui.screens.dialogs import Ask
+from ckptdiff.tui.screens.dialogs import ask_for, home_spelled
 from ckptdiff.tui.screens.mode import Hears
 from ckptdiff.tui.text import Line, Piece, texts
 from ckptdiff.tui.widgets.form import Field, Form
@@ -32,12 +35,19 @@ if TYPE_CHECKING:
 
 JOB = "plan"
 _NOTES = {
+    "place": "Below which directory: what is written there keeps the names of the schemes (--out). "
+    "An arrow key brings beside and in its place back.",
     "donor": "A checkpoint of the same family that holds the modules quantized; several are "
     "separated by spaces, quoted as in a shell. An arrow key brings the family back.",
+    "preset": "One of ModelOpt's, such as FP8_DEFAULT_CFG or NVFP4_DEFAULT_CFG, in place of what "
+    "the scheme's config says. A name that it does not know brings a list of those that it has.",
     "calib": "Rows for a model that is run: .txt, .jsonl with text, messages or images, COCO "
     "captions as .json. An arrow key brings the built-in ones back.",
 }
-_BESIDE, _IN_PLACE = "beside", "in place"
+_KEYS = (("enter", "write"), ("esc", "back"), ("y", "copy"), ("arrows", "choose"),
+         ("space", "type"), ("pgdn", "more"))  # fmt: skip
+# As values of a field, beside directories: "" and an option are none.
+_BESIDE, _IN_PLACE = "", "--in-place"
 
 
 class PlanDialog(Hears, ModalScreen[Answer | None]):
@@ -106,17 +116,8 @@ class PlanDialog(Hears, ModalScreen[Answer | None]):
             self._plan()
 
     async def _ask(self, field: Field) -> None:
-        def answered(value: str | None) -> None:
-            if value is None:
-                return
-            try:
-                self._changed(field, value)
-            except ValueError as error:
-                self.owner.say(f"{field.label}: {error}", problem=True)
-
-        await self.app.push_screen(
-            Ask(field.label.capitalize(), _NOTES[field.name], field.value), answered
-        )
+        value = suggested(self.request, field)
+        await ask_for(self.owner, replace(field, value=value), _NOTES[field.name], self._changed)
 
     # Keys
 
@@ -152,7 +153,8 @@ class PlanDialog(Hears, ModalScreen[Answer | None]):
 
     def _head(self, width: int, rows: int) -> Sequence[Line]:
         what = f"Re-export of {plural(len(self.request.schemes), 'scheme')}"
-        return [[(what, "title"), ("  nothing is written before you agree", "dim")]]
+        note = "  nothing is written before you agree"
+        return [[(what, "title"), (note if len(what) + len(note) <= width else "", "dim")]]
 
     def _lines(self, width: int, rows: int) -> Sequence[Line]:
         problem = self._defect or (self.answer.problem if self.answer else "")
@@ -163,33 +165,43 @@ class PlanDialog(Hears, ModalScreen[Answer | None]):
         if self.answer is None or self.answer.planned is None:
             return [[("… planning", "accent")]]
         report = self.answer.planned.report
-        return [head_line(report), *plan_lines(report, width)]
+        return [*head_lines(report, width), *plan_lines(report, width)]
 
     def _keys(self, width: int, rows: int) -> Sequence[Line]:
         able = self.answer is not None and self.answer.possible
-        line: list[Piece] = [
-            (" enter", "key" if able else "dim"),
-            (" write ", "" if able else "dim"),
-        ]
-        for key, what in (("esc", "back"), ("arrows", "choose"), ("space", "type"),
-                          ("pgdn", "more"), ("y", "copy")):  # fmt: skip
-            line += [(f" {key}", "key"), (f" {what} ", "")]
+        line: list[Piece] = []
+        for key, what in _KEYS:
+            width -= len(key) + len(what) + 3
+            if width < 0:
+                break
+            off = key == "enter" and not able
+            line += [(f" {key}", "dim" if off else "key"), (f" {what} ", "dim" if off else "")]
         return [line]
 
 
 def form_fields(request: Request) -> list[Field]:
-    """What can be chosen about a re-export."""
+    """What can be chosen about a re-export; what the engine has no use for says so."""
     donors = " ".join(map(shlex.quote, request.donors))
-    calib = request.calib or "built-in rows"
-    place = _IN_PLACE if request.in_place else _BESIDE
-    where = "in its place" if request.in_place else "beside, as _v2"
-    return [
+    place = _IN_PLACE if request.in_place else request.out
+    where = {_BESIDE: "beside, as _v2", _IN_PLACE: "in its place"}.get(place, f"below {place}")
+    fields = [
         Field("engine", "engine", request.engine, request.engine, ENGINES),
-        Field("place", "write", place, where, (_BESIDE, _IN_PLACE)),
+        Field("place", "write", place, where, (_BESIDE, _IN_PLACE), typed=True),
         Field("donor", "donor", donors, donors or "the family", ("",), typed=True),
-        Field("calib", "calibration", request.calib,
-              calib if request.runs_model else "no model is run", ("",), typed=True),
-    ]  # fmt: skip
+    ]
+    if request.runs_model:
+        fields += [
+            Field("preset", "preset", request.preset, request.preset or "the scheme's own",
+                  ("",), typed=True),
+            Field("calib", "calibration", request.calib, request.calib or "built-in rows",
+                  ("",), typed=True),
+        ]  # fmt: skip
+    else:
+        fields += [Field(name, label, "", "no model is run")
+                   for name, label in (("preset", "preset"), ("calib", "calibration"))]  # fmt: skip
+    if request.searches:
+        return [*fields, Field("score", "score", request.score, request.score, get_args(Score))]
+    return [*fields, Field("score", "score", "", "for autoquant alone")]
 
 
 def chosen(request: Request, name: str, value: str) -> Request:
@@ -198,7 +210,21 @@ def chosen(request: Request, name: str, value: str) -> Request:
         case "engine":
             return replace(request, engine=cast("Engine", value))
         case "place":
-            return replace(request, in_place=value == _IN_PLACE)
+            in_place = value == _IN_PLACE
+            return replace(request, in_place=in_place, out="" if in_place else value)
         case "donor":
-            return replace(request, donors=tuple(shlex.split(value)))
-    return replace(request, calib=value)
+            return replace(request, donors=tuple(map(home_spelled, shlex.split(value))))
+        case "calib":
+            return replace(request, calib=value)
+        case "score":
+            return replace(request, score=cast("Score", value))
+    return replace(request, preset=value)
+
+
+def suggested(request: Request, field: Field) -> str:
+    """What a question for a value begins with: the value, and for a directory that is not named
+    yet one beside the sweep."""
+    if field.name != "place":
+        return field.value
+    sweep = Path(request.schemes[0]).parent
+    return request.out or normpath(sweep / ".." / f"{sweep.absolute().name}_v2")

@@ -13,17 +13,16 @@ _EIGHTHS = " ▁▂▃▄▅▆▇█"
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 
 
-def curve(
-    points: Sequence[tuple[float, float]], width: int, height: int, *, log: bool = True
-) -> list[Line]:
-    """A curve through (x, y), y on a logarithmic axis unless `log` is off.
+def curve(points: Sequence[tuple[float, float]], width: int, height: int) -> list[Line]:
+    """A curve through (x, y), y on a logarithmic axis.
 
     `width` and `height` are columns and rows, labels of the axes included. Points that such an
     axis cannot show (zero, NaN, infinite) are left out, and the last line says how many.
     """
     rows, columns = height - 2, width - _AXIS - 1
-    usable = [(x, math.log10(y) if log else y) for x, y in points
-              if math.isfinite(x) and math.isfinite(y) and (y > 0 or not log)]  # fmt: skip
+    usable = [
+        (x, math.log10(y)) for x, y in points if math.isfinite(x) and math.isfinite(y) and y > 0
+    ]
     if rows < 2 or columns < 4:
         return []
     if not usable:
@@ -43,8 +42,7 @@ def curve(
         dots.line(one, other)
     if len(placed) == 1:
         dots.set(*placed[0])
-    top, bottom = (10**high, 10**low) if log else (high, low)
-    labels = {0: f"{top:.2g}", rows - 1: f"{bottom:.2g}"}
+    labels = {0: f"{10**high:.2g}", rows - 1: f"{10**low:.2g}"}
     lines: list[Line] = [
         [(fit(labels.get(row, ""), _AXIS, "right"), "dim"), ("│", "dim"), (text, "accent")]
         for row, text in enumerate(dots.text())

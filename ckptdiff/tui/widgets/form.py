@@ -121,12 +121,14 @@ class Form(Toned, can_focus=True):
     def render_line(self, y: int) -> Strip:
         fields, rows = self._fields(), self._rows(self.size.width)
         columns = -(-len(fields) // rows)
-        width = self.size.width // columns
+        # Where fields are out of sight, which of how many the cursor is on.
+        place = f" {self.cursor + 1}/{len(fields)}" if y == 0 and self.size.height < rows else ""
+        width = (self.size.width - len(place)) // columns
         row = y + self._top(rows)
         line: list[Piece] = []
         for number in range(row, len(fields), rows) if row < rows else ():
             line += self._field(fields[number], number == self.cursor, width)
-        return self.strip(line, self.size.width)
+        return self.strip([*line, (place, "dim")], self.size.width)
 
     def _field(self, field: Field, here: bool, width: int) -> Line:
         """One field in exactly `width` columns; the one under the cursor between marks."""
@@ -135,7 +137,8 @@ class Form(Toned, can_focus=True):
         pad = " " * max(0, room - cell_len(text))
         label = (f" {fit(field.label, _LABEL)}", "dim")
         if not here:
-            return [label, (f"  {text}  {pad}", "")]
+            fixed = not (field.choices or field.typed)
+            return [label, (f"  {text}  {pad}", "dim" if fixed else "")]
         left, right = ("‹ ", " ›") if field.choices else ("  ", "  ")
         tone = "cell" if self.has_focus else "blur"
         return [label, (f"{left}{text}{right}", tone), (pad, "")]

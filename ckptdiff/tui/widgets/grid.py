@@ -17,7 +17,7 @@ from textual.geometry import Size
 from textual.strip import Strip
 
 from ckptdiff.tui.store import Column, Store
-from ckptdiff.tui.text import Line, Piece, fit
+from ckptdiff.tui.text import Line, Piece, fit, texts
 from ckptdiff.tui.widgets.toned import Toned
 
 # Columns that say more than they must are shown from this width on.
@@ -109,7 +109,7 @@ class Grid(Toned, can_focus=True):
         return None if row is None or self.store is None else self.store.keys[row]
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
-        return 1 + max(1, len(self.store or ()))
+        return 1 + (len(self.store or ()) or len(self._said(width)))
 
     @property
     def visible_rows(self) -> int:
@@ -315,10 +315,8 @@ class Grid(Toned, can_focus=True):
         width = self.size.width
         store = self.store
         if store is None or not len(store):
-            text = self.placeholder if store is None or not store.total else "no row matches"
-            return self.strip(
-                [(f"  {fit(text, max(0, width - 2))}", "dim")] if y == 1 else [], width
-            )
+            said = self._said(width)
+            return self.strip(said[y - 1] if 0 < y <= len(said) else [], width)
         if y == 0:
             return self.strip(self._header(store), width, "header")
         position = self.top + y - 1
@@ -328,6 +326,11 @@ class Grid(Toned, can_focus=True):
         line = self._cells(store, store.view[position], on_row)
         under = ("cursor" if self.has_focus else "blur") if on_row else ""
         return self.strip(line, width - 1, under, [self._scrollbar(y)])
+
+    def _said(self, width: int) -> list[Line]:
+        """Why there is no row."""
+        none = self.store is None or not self.store.total
+        return texts(self.placeholder if none else "no row matches", width, "dim", "  ")
 
     def _header(self, store: Store) -> Line:
         line: list[Piece] = [(" " * _GUTTER, "")]

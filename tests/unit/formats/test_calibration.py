@@ -114,3 +114,11 @@ def test_a_line_that_is_none_is_named_by_its_number(tmp_path: Path) -> None:
     path.write_text('{"text": "a"}\n\n{"text": ""}\n')
     with pytest.raises(UsageError, match="line 3 of"):
         read(path)
+
+
+def test_chosen_rows_know_their_numbers_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "rows.txt"
+    path.write_text("".join(f"row {number}\n" for number in range(1, 41)))
+    found = read(path, samples=7)
+    assert texts(found) == [f"row {number}" for number in found.numbers]
+    assert list(found.numbers) != sorted(found.numbers)

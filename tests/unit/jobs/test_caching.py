@@ -16,9 +16,10 @@ from command import obey_permissions
 
 import ckptdiff
 from ckptdiff.events import Event, Started
-from ckptdiff.jobs import caching
 from ckptdiff.records.report import CheckReport
 from ckptdiff.sources.cache import Cache
+
+pytestmark = pytest.mark.usefixtures("only_mtime_settles")
 
 SPEC = SweepSpec()
 
@@ -33,14 +34,6 @@ def settled(sweep: Path) -> Path:
 def age(root: Path) -> None:
     for path in root.rglob("*.safetensors"):
         os.utime(path, (1_600_000_000, 1_600_000_000))
-
-
-@pytest.fixture(autouse=True)
-def only_mtime_settles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody can set a file's ctime back, and no test should wait for two seconds."""
-    monkeypatch.setattr(
-        caching, "is_settled", lambda shard, now: now - shard.identity.mtime_ns > 2 * 10**9
-    )
 
 
 def run(root: Path, **options: object) -> tuple[CheckReport, int]:

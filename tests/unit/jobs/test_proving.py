@@ -1,11 +1,9 @@
-"""Proving a scheme: what is read, remembered, reported and given up."""
+"""Proving a scheme: what is read, reported and given up."""
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import ml_dtypes
@@ -14,134 +12,23 @@ import pytest
 from build import Spec, config, write_json, write_scheme, write_weights
 from mutate import flip, shard_of, tensors
 
-import ckptdiff
 from ckptdiff.analysis import tensors as reading
 from ckptdiff.errors import Cancelled
 from ckptdiff.events import Advanced, CancelToken, Event, Finished, Started, silent
-from ckptdiff.jobs import caching, proving
-from ckptdiff.jobs.hashing import Hashing
-from ckptdiff.jobs.looking import look
+from ckptdiff.jobs import proving
 from ckptdiff.jobs.proving import STAGE, prove
-from ckptdiff.jobs.reading import read_sweep
-from ckptdiff.quant.arrays import CHUNK_ELEMENTS, Array, rows_of
-from ckptdiff.quant.dialects import Dialect
-from ckptdiff.quant.registry import ClosedForm, closed_form, requantised
-from ckptdiff.records.evidence import Evidence
+from ckptdiff.quant.arrays import CHUNK_ELEMENTS, Array
 from ckptdiff.records.proof import Proof
-from ckptdiff.records.report import CheckReport
+from tests.unit.jobs.provable import (
+    evidence_of,
+    names,
+    originals,
+    packed,
+    proofs,
+    write,
+)
 
-LAYERS, HIDDEN, WIDE = 3, 64, 128
-LEAVES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-
-
-def names() -> list[str]:
-    parents = {"gate_proj": "mlp", "up_proj": "mlp", "down_proj": "mlp"}
-    return [
-        f"model.layers.{n}.{parents.get(leaf, 'self_attn')}.{leaf}"
-        for n in range(LAYERS)
-        for leaf in LEAVES
-    ]
-
-
-def originals() -> dict[str, np.ndarray]:
-    """BF16 weights of a small model, each of another size of values, v_proj the largest."""
-    rng = np.random.default_rng(7)
-    shapes = {"gate_proj": (WIDE, HIDDEN), "up_proj": (WIDE, HIDDEN), "down_proj": (HIDDEN, WIDE)}
-    found = {}
-    for name in names():
-        leaf = name.rpartition(".")[2]
-        size = 0.2 if leaf == "v_proj" else rng.uniform(0.01, 0.1)
-        values = rng.normal(0, size, shapes.get(leaf, (HIDDEN, HIDDEN)))
-        found[name] = values.astype(ml_dtypes.bfloat16)
-    return found
-
-
-def base_tensors() -> dict[str, Spec]:
-    found = {
-        f"{name}.weight": Spec("BF16", weight.shape, "", weight.tobytes())
-        for name, weight in originals().items()
-    }
-    return found | {
-        "model.embed_tokens.weight": Spec("BF16", (32, HIDDEN), "embed"),
-        "model.norm.weight": Spec("BF16", (HIDDEN,), "norm"),
-    }
-
-
-def packed(layout: str, quantized: list[str]) -> dict[str, Spec]:
-    """The base with some modules quantized on a CPU; of NVFP4 q, k, v and gate, up share."""
-    found, weights = base_tensors(), originals()
-    form = closed_form(layout)  # type: ignore[arg-type]
-    assert isinstance(form, ClosedForm)
-    dialect = Dialect("BF16", "cpu")
-    groups = {"q_proj": 0, "k_proj": 0, "v_proj": 0, "gate_proj": 1, "up_proj": 1}
-    for name in quantized:
-        parent, _, leaf = name.rpartition(".")
-        members = [
-            other
-            for other in quantized
-            if other.rpartition(".")[0] == parent
-            and groups.get(other.rpartition(".")[2], other) == groups.get(leaf, name)
-        ]
-        shared = members if layout == "nvfp4" else [name]
-        rows = rows_of(weights[name])
-        amax = np.maximum.reduce([form.amax(rows_of(weights[m]), dialect) for m in shared])
-        scales = form.scales(np.asarray(amax), rows, dialect)
-        codes = np.concatenate([part for _, part in requantised(form, rows, scales, dialect)])
-        small = "F8_E4M3" if layout == "nvfp4" else "F32"
-        kind = {"fp8": "F8_E4M3", "int8": "I8", "nvfp4": "U8"}[layout]
-        found[f"{name}.weight"] = Spec(kind, codes.shape, "", codes.tobytes())
-        for suffix, dtype in (("weight_scale", small), ("weight_scale_2", "F32")):
-            scale = getattr(scales, suffix)
-            if scale is not None:
-                found[f"{name}.{suffix}"] = Spec(dtype, scale.shape, "", scale.tobytes())
-        if layout != "int8":
-            found[f"{name}.input_scale"] = Spec("F32", (), "input")
-    return found
-
-
-ALGORITHMS = {"fp8": "FP8", "int8": "W8A16", "nvfp4": "NVFP4"}
-
-
-def write(folder: Path, layout: str = "fp8", *, shards: int = 1, most: int = 21) -> Path:
-    """`folder/base` and two schemes below `folder/quantized`, the ROOT."""
-    base = folder / "base"
-    base.mkdir(parents=True)
-    write_weights(base, base_tensors(), shards)
-    write_json(base / "config.json", config(LAYERS))
-    for number in (most // 2, most):
-        scheme = folder / "quantized" / f"{layout}_{number}"
-        write_scheme(
-            scheme, packed(layout, names()[:number]),
-            algorithm=ALGORITHMS[layout], layers=LAYERS, shards=shards,
-        )  # fmt: skip
-    for path in folder.rglob("*.safetensors"):
-        os.utime(path, (1_600_000_000, 1_600_000_000))
-    return folder / "quantized"
-
-
-def evidence_of(root: Path, how: Hashing | None = None) -> Evidence:
-    token = CancelToken()
-    sweep = read_sweep(root, base=root.parent / "base", sink=silent, cancel=token)
-    return look(sweep, how, compare=True, sink=silent, cancel=token)[0]
-
-
-def proofs(
-    root: Path, sink: Callable[[Event], None] = silent, **options: object
-) -> dict[str, Proof]:
-    """The proofs of the larger scheme of a ROOT."""
-    evidence = evidence_of(root)
-    scheme = max(evidence.schemes, key=lambda s: len(s.coverage.quantized))
-    assert evidence.base is not None
-    options.setdefault("cancel", CancelToken())
-    return dict(prove(scheme, evidence.base, sink=sink, **options))  # type: ignore[arg-type]
-
-
-@pytest.fixture(autouse=True)
-def only_mtime_settles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody can set a file's ctime back, and no test should wait for two seconds."""
-    monkeypatch.setattr(
-        caching, "is_settled", lambda shard, now: now - shard.identity.mtime_ns > 2 * 10**9
-    )
+pytestmark = pytest.mark.usefixtures("only_mtime_settles")
 
 
 @pytest.mark.parametrize("shards", [1, 3])
@@ -296,205 +183,3 @@ def test_weights_are_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (proof,) = proofs(tmp_path / "quantized").values()
     assert proof.status == "proven" and proof.codes == weight.size
     assert max(sizes) <= 2 * CHUNK_ELEMENTS and len(sizes) >= 15
-
-
-# What cannot be looked at
-
-
-def unreadable(root: Path, spoil: Callable[[], None]) -> CheckReport:
-    """The report when something happens just before weights are recomputed."""
-
-    def sink(event: Event) -> None:
-        if isinstance(event, Started) and event.stage == STAGE:
-            spoil()
-
-    return ckptdiff.check(root, base=root.parent / "base", deep=True, sink=sink, jobs=1)
-
-
-@pytest.mark.parametrize("side", ["scheme", "base"])
-@pytest.mark.parametrize("what", ["written", "gone", "cut"])
-def test_what_changes_meanwhile_is_unread(tmp_path: Path, side: str, what: str) -> None:
-    root = write(tmp_path)
-    path = (root / "fp8_21" if side == "scheme" else tmp_path / "base") / "model.safetensors"
-
-    def spoil() -> None:
-        if what == "gone":
-            path.unlink(missing_ok=True)
-        elif what == "cut":
-            os.truncate(path, path.stat().st_size // 2)
-        else:
-            os.utime(path)
-
-    report = unreadable(root, spoil)
-    assert ckptdiff.exit_code(report) == 2 and not report.verdict.complete
-    assert {f.code for f in report.findings} <= {"CK307", "CK406"}
-    found = {item.path: item.reason for item in report.unread}
-    assert "fp8_21/model.safetensors" in found
-    reason = found["fp8_21/model.safetensors"]
-    assert ("the base's model.safetensors" in reason) == (side == "base")
-    assert "fp8_21" not in report.verdict.safe
-    (row,) = (row for row in report.schemes if row.id == "fp8_21")
-    assert row.status == "unread" and row.proof is not None
-    # What the smaller scheme has too is known by its digests.
-    assert row.proof.unknown >= 11 and row.proof.unknown + row.proof.proven == 21
-
-
-def test_another_exporter_s_weights_are_passed_over(tmp_path: Path) -> None:
-    root = write(tmp_path)
-    for path in root.iterdir():
-        (path / "hf_quant_config.json").unlink()
-        quantization = {"quant_method": "compressed-tensors", "format": "float-quantized"}
-        write_json(path / "config.json", config(LAYERS, quantization))
-    found = proofs(root)
-    assert {(p.status, p.reason) for p in found.values()} == {
-        ("unknown", "it was quantized by compressed-tensors")
-    }
-    report = ckptdiff.check(root, base=tmp_path / "base", deep=True)
-    assert ckptdiff.exit_code(report) == 0
-    skipped = {(s.code, s.scheme) for s in report.skipped if "compressed-tensors" in s.reason}
-    assert {("CK207", path.name) for path in root.iterdir()} <= skipped
-
-
-def edited(root: Path, change: Callable[[dict[str, Spec]], None]) -> dict[str, Proof]:
-    tensors = packed("fp8", names())
-    change(tensors)
-    write_weights(root / "fp8_21", tensors)
-    return proofs(root)
-
-
-def test_obstacles_have_reasons(tmp_path: Path) -> None:
-    root = write(tmp_path)
-    q, o = "model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.o_proj"
-
-    def change(found: dict[str, Spec]) -> None:
-        del found[f"{q}.weight_scale"]
-        found[f"{o}.weight"] = Spec("F8_E4M3", (HIDDEN // 2, HIDDEN), "o")
-        nan = np.float32(np.nan).tobytes()
-        found[f"{names()[4]}.weight_scale"] = Spec("F32", (), "", nan)
-        found["lm_head.weight"] = Spec("F8_E4M3", (32, HIDDEN), "head")
-        found["lm_head.weight_scale"] = found["lm_head.input_scale"] = Spec("F32", (), "scale")
-
-    found = edited(root, change)
-    reasons = {key: proof.reason for key, proof in found.items() if proof.status == "unknown"}
-    assert reasons == {
-        "layers.0.self_attn.q_proj": "its scales are missing or do not go with it",
-        "layers.0.self_attn.o_proj": "its shape is not that of the base's weight",
-        "layers.0.mlp.gate_proj": "its weight_scale has values that no scale can have",
-        "lm_head": "the base has no such weight",
-    }
-    report = ckptdiff.check(root, base=tmp_path / "base", deep=True)
-    skipped = [s for s in report.skipped if s.code == "CK207" and s.scheme == "fp8_21"]
-    assert len(skipped) == 4 and all(s.reason.startswith("1 quantized") for s in skipped)
-    assert {f.code for f in report.findings} & {"CK207", "CK208", "CK209", "CK210"} == set()
-
-
-def test_an_all_zero_weight_is_told_once(tmp_path: Path) -> None:
-    """ModelOpt gives a base weight of zeros a scale of 0 and NaN for codes."""
-    root = write(tmp_path)
-    name = "model.layers.1.mlp.up_proj"
-    base = base_tensors()
-    base[f"{name}.weight"] = replace(base[f"{name}.weight"], raw=bytes(2 * WIDE * HIDDEN))
-    write_weights(tmp_path / "base", base)
-    for path in root.iterdir():
-        found = packed("fp8", names()[: int(path.name.partition("_")[2])])
-        if f"{name}.weight_scale" in found:
-            found[f"{name}.weight"] = replace(found[f"{name}.weight"], raw=b"\x7f" * WIDE * HIDDEN)
-            found[f"{name}.weight_scale"] = Spec("F32", (), "", bytes(4))
-        else:
-            found[f"{name}.weight"] = base[f"{name}.weight"]
-        write_weights(path, found)
-    report = ckptdiff.check(root, base=tmp_path / "base", deep=True)
-    assert {f.code for f in report.findings if f.severity == "error"} == {"CK203", "CK205"}
-    report = ckptdiff.check(root, base=tmp_path / "base", deep=True, hashes=False)
-    assert {f.code for f in report.findings if f.severity == "error"} == set()
-    assert [s.reason for s in report.skipped if s.code == "CK207"] == [
-        "1 quantized weights were not recomputed: "
-        "its weight_scale has values that no scale can have"
-    ]
-
-
-# Memory
-
-
-def run(root: Path, **options: object) -> tuple[CheckReport, int]:
-    """The report, and the bytes of weights that were recomputed for it."""
-    nbytes = 0
-
-    def sink(event: Event) -> None:
-        nonlocal nbytes
-        if isinstance(event, Started) and event.stage == STAGE:
-            nbytes += event.total or 0
-
-    # Another select each time, so that no whole report is remembered.
-    options.setdefault("expect", run.count)
-    run.count = (run.count + 1) % 2
-    report = ckptdiff.check(root, base=root.parent / "base", deep=True, sink=sink, **options)  # type: ignore[arg-type]
-    return report, nbytes
-
-
-run.count = 0  # type: ignore[attr-defined]
-
-
-def test_a_second_run_reads_no_weights(tmp_path: Path) -> None:
-    """And of schemes that share weights, the second one none that the first one has."""
-    root = write(tmp_path)
-    report, first = run(root)
-    weights = sum(weight.size for weight in originals().values())
-    assert first == 5 * weights  # codes once, the base twice
-    again, second = run(root)
-    assert second == 0 and again.schemes == report.schemes and again.findings == report.findings
-
-
-def test_without_a_cache_all_are_read_again(tmp_path: Path) -> None:
-    root = write(tmp_path)
-    assert run(root, cache=False)[1] == run(root, cache=False)[1] > 0
-    assert run(root, hashes=False)[1] == run(root, hashes=False)[1] > 0
-
-
-def test_what_is_remembered_is_not_believed_under_rehash(tmp_path: Path) -> None:
-    root = write(tmp_path)
-    _, first = run(root)
-    assert run(root, rehash=True)[1] == first
-
-
-@pytest.mark.parametrize("layout", ["fp8", "nvfp4"])
-@pytest.mark.parametrize("suffix", ["weight", "weight_scale", "base", "partner"])
-def test_no_wrong_outcome_is_remembered(tmp_path: Path, layout: str, suffix: str) -> None:
-    """Whatever of it changes, an outcome is worked out anew."""
-    root = write(tmp_path, layout)
-    before, _ = run(root)
-    q, k = (f"model.layers.0.self_attn.{leaf}" for leaf in ("q_proj", "k_proj"))
-    scheme = root / f"{layout}_21"
-    if suffix in ("weight", "weight_scale"):
-        found = packed(layout, names())
-        spec = found[f"{q}.{suffix}"]
-        raw = bytes([spec.data()[0] ^ 1, *spec.data()[1:]])
-        found[f"{q}.{suffix}"] = replace(spec, raw=raw)
-        write_weights(scheme, found)
-        changed = scheme
-    else:
-        base = base_tensors()
-        name = f"{q if suffix == 'base' else k}.weight"
-        large = originals()[name.removesuffix(".weight")].copy()
-        large[0, 0] = 8
-        base[name] = replace(base[name], raw=large.tobytes())
-        write_weights(tmp_path / "base", base)
-        changed = tmp_path / "base"
-    os.utime(changed / "model.safetensors", (1_600_000_001, 1_600_000_001))
-    report, nbytes = run(root)
-    assert nbytes > 0
-    wrong = {
-        place.module
-        for finding in report.findings
-        if finding.code in ("CK207", "CK208") and finding.schemes == (scheme.name,)
-        for place in finding.locations
-    }
-    assert (q in wrong) == (suffix != "partner" or layout == "nvfp4")
-    assert run(root)[0].findings == report.findings != before.findings
-
-
-def test_what_has_not_settled_is_not_remembered(tmp_path: Path) -> None:
-    root = write(tmp_path)
-    os.utime(tmp_path / "base" / "model.safetensors")
-    _, first = run(root)
-    assert run(root)[1] == first > 0

@@ -8,8 +8,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
+from requantising import rows_of
 
-from ckptdiff.quant.arrays import Scales, rows_of
+from ckptdiff.quant.arrays import Scales
 from ckptdiff.quant.registry import dequantise
 from ckptdiff.runtime.contents import products
 from ckptdiff.runtime.values import as_torch

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 import ml_dtypes
 import numpy as np
 import pytest
+from requantising import rows_of
 
 from ckptdiff.analysis.proving.faults import Fault, StaleScales, Strays
 from ckptdiff.analysis.proving.nearness import measure
-from ckptdiff.quant.arrays import Scales, rows_of
+from ckptdiff.quant.arrays import Scales
 from ckptdiff.records.layout import LayoutName
 
 ROWS, COLUMNS = 48, 384
@@ -151,6 +152,51 @@ def test_the_scale_of_the_whole() -> None:
     assert found.low <= float(right) <= found.high
 
 
+def off_by(made: Made, factor: float) -> Scales:
+    assert made.scales.weight_scale_2 is not None
+    whole = np.asarray(made.scales.weight_scale_2 * np.float32(factor))
+    return replace(made.scales, weight_scale_2=whole)
+
+
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("factor", [1.01, 1 / 1.01, 1.05, 0.8, 1.6])
+def test_the_scale_of_the_whole_is_told_to_one_percent(factor: float, own: bool) -> None:
+    """Though a code may be wrong besides. Without a factor that nothing tells, at least."""
+    for seed in range(4):
+        made = make("nvfp4", seed, off=ROUNDINGS / 4)
+        assert made.scales.weight_scale_2 is not None
+        scales, folds = off_by(made, factor), [made.fold]
+        if own:
+            scales, folds = replace(scales, pre_quant_scale=made.fold), []
+        else:
+            folds = [make("nvfp4", 99).fold, made.fold]
+        codes = made.codes.copy()
+        codes[5, 8] ^= 2
+        for found in (
+            made.fault(scales, folds=folds),
+            made.fault(scales, folds=folds, codes=codes),
+        ):
+            assert isinstance(found, StaleScales) and found.suffix == "weight_scale_2"
+            assert found.low <= float(made.scales.weight_scale_2) <= found.high
+            assert found.high / found.low < 1.02
+
+
+def test_what_factors_of_columns_may_be_off_by_is_no_fault() -> None:
+    """All of them by four roundings, to the same side: a scale that is off by as much."""
+    for seed, factor in enumerate([1 + 2.0**-8, 1 - 2.0**-8, 1 + 2.0**-7 - 2.0**-9]):
+        made = make("nvfp4", seed, off=2)
+        assert made.fault(off_by(made, factor)) is None
+
+
+def test_block_scales_are_not_the_whole_s_fault() -> None:
+    """Half of them, all half as large: one factor does not make them right."""
+    made = make("nvfp4", 5)
+    wrong = made.scales.weight_scale.copy()
+    wrong[:, ::2] -= 8
+    found = made.fault(replace(made.scales, weight_scale=wrong))
+    assert isinstance(found, StaleScales) and found.suffix == "weight_scale"
+
+
 def test_the_second_scale_of_w4a8_is_no_part_of_it() -> None:
     made = make("int4-fp8", 5)
     assert made.fault(replace(made.scales, weight_scale_2=np.float32(7))) is None
@@ -238,8 +284,11 @@ AXES = ("rows", "columns")
 
 
 def moved(axis: str, seed: int, off: float = 0) -> Made:
+    """The largest factor is the inverse of the smallest; of columns that is their only one."""
     size = (ROWS, 1) if axis == "rows" else (1, COLUMNS)
     gain = np.random.default_rng(100 + seed).permutation(np.geomspace(0.25, 4, max(size)))
+    if axis == "columns":
+        gain *= make("nvfp4", seed).fold
     return make("nvfp4", seed, off, gain.reshape(size))
 
 
@@ -273,9 +322,32 @@ def test_scales_under_such_a_factor(axis: str) -> None:
     found = made.fault(scales, folds=folds, rescaled=axis)
     # By columns, codes and scales cannot be told apart.
     assert isinstance(found, StaleScales if axis == "rows" else Strays)
-    # A factor on all of them is one on each row or column too.
-    twice = replace(made.scales, weight_scale_2=2 * made.scales.weight_scale_2)
-    assert made.fault(twice, folds=folds, rescaled=axis) is None
+
+
+@pytest.mark.parametrize("axis", AXES)
+@pytest.mark.parametrize("factor", [1.1, 0.9, 1.3])
+def test_the_scale_of_the_whole_under_such_a_factor(axis: str, factor: float) -> None:
+    """It makes the largest another number than the inverse of the smallest."""
+    for seed in range(4):
+        made = moved(axis, seed, off=ROUNDINGS / 4)
+        assert made.scales.weight_scale_2 is not None
+        folds = [make("nvfp4", 99).fold, made.fold] if axis == "rows" else []
+        found = made.fault(off_by(made, factor), folds=folds, rescaled=axis)
+        assert isinstance(found, StaleScales) and found.suffix == "weight_scale_2"
+        assert found.low <= float(made.scales.weight_scale_2) <= found.high
+        assert found.high / found.low < 1.2
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_a_line_of_zeros_may_have_any_factor(axis: str) -> None:
+    """The largest too, so that nothing is known of the scale."""
+    made = moved(axis, 3)
+    line = (4, slice(None)) if axis == "rows" else (slice(None), 4)
+    base, codes = made.base.copy(), made.codes.copy()
+    base[line], codes[line] = 0, 0
+    folds = [made.fold] if axis == "rows" else []
+    scales = off_by(made, 1.3)
+    assert replace(made, base=base).fault(scales, codes=codes, folds=folds, rescaled=axis) is None
 
 
 def test_rows_are_not_judged_under_a_factor_that_is_not_the_one() -> None:
