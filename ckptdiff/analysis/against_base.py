@@ -7,7 +7,8 @@ read here: whoever hashes also supplies the digests of base tensors in other dty
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from ckptdiff.analysis.quantization import is_tied_head, known_algorithm
 from ckptdiff.formats.layouts import scale_suffix
@@ -143,18 +144,21 @@ def _folded(scheme: SchemeEvidence, base: SchemeEvidence) -> frozenset[str]:
     if scheme.foreign:  # others fold into what they like
         return frozenset(found | norms)
     coverage = scheme.coverage
+    blocks: dict[str, set[str]] = defaultdict(set)
+    for norm in norms:
+        blocks[_block(norm)].add(norm)
     # What should have been quantized, or is not there to be looked at, may have been folded too.
     absent = base.coverage.modules.keys() - coverage.modules.keys()
     for key in coverage.quantized | (coverage.selected or frozenset()) | absent:
         module = coverage.modules.get(key)
         if module is None or "pre_quant_scale" not in scheme.scales.get(module.name, {}):
-            found.update(_norms_before(key, norms))
+            found.update(_norms_before(key, blocks[_block(key)]))
     return frozenset(found)
 
 
-def _norms_before(key: str, norms: Iterable[str]) -> Iterable[str]:
-    """The one of the norms that is in front of a module; where that is not known, all of its
-    block."""
+def _norms_before(key: str, norms: Collection[str]) -> Collection[str]:
+    """Those of the norms in a module's block that are in front of it, all where that is not
+    known."""
     parent, _, leaf = key.rpartition(".")
     if leaf in NORMS_BEFORE:
         layer = parent.rpartition(".")[0]
@@ -162,7 +166,7 @@ def _norms_before(key: str, norms: Iterable[str]) -> Iterable[str]:
         present = [norm for norm in known if norm in norms]
         if present or not known:
             return present[:1]
-    return [norm for norm in norms if _block(norm) == _block(key)]
+    return norms
 
 
 def _block(key: str) -> str:
