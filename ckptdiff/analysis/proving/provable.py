@@ -170,7 +170,11 @@ class Surveyor:
         axis, owner = _RESCALED.get(leaf, (None, ""))
         movers = (name for name, (_, whose) in _RESCALED.items() if whose == owner != name)
         mover = next(movers, "") if axis == case.rescaled == "columns" else ""
-        return Bonds(equal, tuple(dict.fromkeys(spans)), f"{parent}.{mover}" if mover else None)
+        pair = {case.key, f"{parent}.{mover}"}
+        # What the manifest does not select was put there: nothing was moved for it.
+        selected = self._scheme.coverage.selected
+        bound = bool(mover) and (selected is None or pair <= selected)
+        return Bonds(equal, tuple(dict.fromkeys(spans)), f"{parent}.{mover}" if bound else None)
 
     def _of_one_input(self, case: Case, keys: Iterable[str]) -> tuple[str, ...]:
         """Those of some modules that may have the input of a searched one."""
