@@ -152,6 +152,8 @@ class ProbeReports:
             doubts.append(
                 f"not all of {', '.join(unhashed)} could be hashed: copies would not be seen"
             )
+        if len(self._prompts) == 1:
+            doubts.append("there is one prompt: intervals that have no width say nothing of others")
         if self._options.perplexity and run.reference.perplexity is None:
             doubts.append("no prompt has a second token: there is no perplexity")
         return doubts

@@ -23,6 +23,6 @@ def human_bytes(count: float) -> str:
     return f"{count:.{digits}f} {unit}"
 
 
-def plural(count: int, noun: str) -> str:
-    """`count` and its noun: 1 scheme, 2 schemes."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+def plural(count: int, noun: str, many: str = "") -> str:
+    """`count` and its noun: 1 scheme, 2 schemes; `many` where it takes more than an s."""
+    return f"{count:,} {noun if count == 1 else many or noun + 's'}"

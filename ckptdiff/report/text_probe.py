@@ -79,7 +79,8 @@ def _about(report: ProbeReport) -> Iterator[str]:
     prompts, noise = report.prompts, report.noise
     yield from wrap(
         f"reference: {report.reference}; {plural(prompts.count, 'prompt')} "
-        f"({prompts.source}), {prompts.tokens:,} tokens, {prompts.batches:,} batches",
+        f"({prompts.source}), {plural(prompts.tokens, 'token')}, "
+        f"{plural(prompts.batches, 'batch', 'batches')}",
         "",
         "  ",
     )

@@ -142,9 +142,12 @@ def _left(state: State) -> Line:
     line.append((f"{safe or 'none'} safe to use", "ok" if safe else "error"))
     line.append((shown(base), "dim"))
     line += [("deep", "accent")] if state.deep else []
-    if state.changed or state.gone:
-        gone = f", {len(state.gone)} gone" if state.gone else ""
-        line.append((f"~ {len(state.changed)} changed{gone}", "warning"))
+    moved = [
+        f"{len(ids)} {word}"
+        for ids, word in ((state.changed, "changed"), (state.gone, "gone"))
+        if ids
+    ]
+    line += [(f"~ {', '.join(moved)}", "warning")] if moved else []
     return [(f"{text}  ", tone) for text, tone in line]
 
 

@@ -58,6 +58,19 @@ def test_with_room_every_mode_has_its_name(state: State) -> None:
     assert all(f" {BY_ID[mode].key} {BY_ID[mode].name} " in title for mode in MODES)
 
 
+def test_the_status_counts_what_changed_and_what_is_gone(state: State) -> None:
+    for changed, gone, said in (
+        ("ab", "c", "~ 2 changed, 1 gone"),
+        ("a", "", "~ 1 changed"),
+        ("", "abc", "~ 3 gone"),
+    ):
+        later = replace(state, changed=frozenset(changed), gone=tuple(gone))
+        (line,) = text(chrome.status(later, "", 150))
+        assert line.rstrip().endswith(said) and "~ 0" not in line
+    (line,) = text(chrome.status(state, "", 150))
+    assert "~" not in line
+
+
 @pytest.mark.parametrize("width", range(30, 120, 7))
 def test_words_of_the_status_are_whole_or_not_there(state: State, width: int) -> None:
     (line,) = text(chrome.status(replace(state, deep=True), "104 mismatches", width))

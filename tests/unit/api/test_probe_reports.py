@@ -78,11 +78,13 @@ def sweep_of(tmp_path: Path) -> Callable[[int], Path]:
     return make
 
 
-def probe(sweep: Path, on_result: Callable[[ProbeReport], None]) -> ProbeReport:
+def probe(
+    sweep: Path, on_result: Callable[[ProbeReport], None] | None = None, limit: int = 4
+) -> ProbeReport:
     """All schemes of a sweep, the last by name first."""
     others = sorted(sweep.iterdir(), key=lambda path: natural(path.name), reverse=True)
     base = sweep.parent / "base"
-    return api.probe(base, others, limit=4, device="cpu", cache=False, on_result=on_result)
+    return api.probe(base, others, limit=limit, device="cpu", cache=False, on_result=on_result)
 
 
 @pytest.mark.usefixtures("stub")
@@ -132,3 +134,15 @@ def test_parts_say_what_the_whole_says(sweep_of: Callable[[int], Path]) -> None:
         assert "are indistinguishable" in heard[2].verdict
     else:
         assert whole.curves[0].rises is not None and "rise" in whole.verdict
+
+
+@pytest.mark.usefixtures("stub")
+def test_one_prompt_has_no_interval_and_the_report_says_so(
+    sweep_of: Callable[[int], Path],
+) -> None:
+    alone, several = (probe(sweep_of(limit), limit=limit) for limit in (1, 2))
+    assert alone.results[0].kl.lo == alone.results[0].kl.hi
+    (note,) = alone.notes
+    assert "one prompt" in note and several.notes == ()
+    text = api.render(alone, "text").decode()
+    assert "1 token, 1 batch\n" in text and "one prompt" in text
