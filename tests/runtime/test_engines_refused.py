@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +30,9 @@ def test_a_model_that_modelopt_refuses(bench: Bench, tmp_path: Path) -> None:
     (outcome,) = report.outcomes
     assert outcome.status == "failed" and "this model" in str(outcome.reason)
     assert api.exit_code(report) == 4
-    log = Path(str(outcome.next_step).rpartition(" is in ")[2].removesuffix("."))
+    said = re.match(r"Read its output in (\S+), which ends:\n", str(outcome.next_step))
+    assert said is not None, outcome.next_step
+    log = Path(said[1])
     assert "Traceback" in log.read_text()
     log.unlink()
     assert list(tmp_path.iterdir()) == []
