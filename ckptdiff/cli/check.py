@@ -16,6 +16,7 @@ from ckptdiff.cli.options import (
     format_option,
     jobs_option,
     no_cache_option,
+    output_option,
     progress_option,
     rehash_option,
 )
@@ -35,14 +36,7 @@ SUFFIXES: dict[str, api.Format] = {".txt": "text", ".json": "json", ".md": "mark
 @click.option("--no-hash", is_flag=True, help="Judge from headers alone, in milliseconds.")
 @click.option("--deep", is_flag=True, help="Recompute every quantized weight from the base.")
 @format_option("text", "json", "markdown")
-@click.option(
-    "-o",
-    "--output",
-    multiple=True,
-    type=PATH,
-    metavar="FILE",
-    help="Write a .json, .md or .txt too. Repeatable.",
-)
+@output_option(".json, .md or .txt")
 @click.option("--select", multiple=True, metavar="CODE", help="Run only these rules (CK3, CK501).")
 @click.option("--ignore", multiple=True, metavar="CODE", help="Do not count these rules' findings.")
 @click.option(

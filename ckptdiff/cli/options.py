@@ -48,6 +48,20 @@ jobs_option = click.option(
 trust_remote_code_option = click.option(
     "--trust-remote-code", is_flag=True, help="Run the code that comes with the model."
 )
+
+
+def output_option(suffixes: str) -> Option:
+    """-o, given to the command as the paths `output`; `suffixes` are those it may have."""
+    return click.option(
+        "-o",
+        "--output",
+        multiple=True,
+        type=PATH,
+        metavar="FILE",
+        help=f"Write a {suffixes} too. Repeatable.",
+    )
+
+
 progress_option = click.option(
     "--progress",
     type=click.Choice(["auto", "json", "off"]),

@@ -13,6 +13,7 @@ from ckptdiff.cli.options import (
     format_option,
     jobs_option,
     no_cache_option,
+    output_option,
     progress_option,
     trust_remote_code_option,
 )
@@ -61,14 +62,7 @@ SUFFIXES: dict[str, api.Format] = {
 )
 @trust_remote_code_option
 @format_option("text", "json", "markdown", "svg")
-@click.option(
-    "-o",
-    "--output",
-    multiple=True,
-    type=PATH,
-    metavar="FILE",
-    help="Write a .json, .md, .svg or .txt too. Repeatable.",
-)
+@output_option(".json, .md, .svg or .txt")
 @click.option("--log", type=PATH, metavar="FILE", help="Keep what the child process prints.")
 @no_cache_option
 @jobs_option
