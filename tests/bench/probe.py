@@ -305,9 +305,9 @@ def images(base: Path, sweep: Path, folder: Path, device: str) -> None:
         Image.fromarray(noise).save(folder / f"{n}.png")
         lines.append(json.dumps({"text": "What is in this picture?", "image": f"{n}.png"}))
     (folder / "images.jsonl").write_text("\n".join(lines))
-    settings = read_config(base)
     tokenizer = transformers.AutoTokenizer.from_pretrained(base)
-    kind = type(_processor(base, settings, tokenizer)).__name__
+    loading = {"local_files_only": True}
+    kind = type(_processor(base, read_config(base), tokenizer, loading)).__name__
     schemes = [sweep / "fp8_top10", sweep / "fp8_top100"]
     taken, report = seconds(
         lambda: ckptdiff.probe(
