@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ckptdiff.errors import Cancelled
 
 Unit = Literal["bytes", "files", "checkpoints", "prompts", "batches", "modules"]
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(NamedTuple):
     """A stage began. `total` is in `unit`, or None when it cannot be known."""
 
     stage: str
@@ -26,8 +24,7 @@ class Started:
     unit: Unit
 
 
-@dataclass(frozen=True, slots=True)
-class Advanced:
+class Advanced(NamedTuple):
     """A stage got on by `amount` (in the unit of its `Started` event)."""
 
     stage: str
@@ -35,8 +32,7 @@ class Advanced:
     item: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(NamedTuple):
     """A stage is over."""
 
     stage: str

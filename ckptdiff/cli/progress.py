@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import asdict
 
 from ckptdiff.cli.console import narrate, say
 from ckptdiff.events import Advanced, Event, Finished, Sink, Started, silent
@@ -27,7 +26,7 @@ def progress_sink(mode: str) -> Sink:
 
 
 def _json_line(event: Event) -> None:
-    line = json.dumps({"event": type(event).__name__.lower(), **asdict(event)})
+    line = json.dumps({"event": type(event).__name__.lower(), **event._asdict()})
     say(line)
 
 

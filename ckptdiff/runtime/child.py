@@ -13,7 +13,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import Any
 
 from ckptdiff.errors import CkptdiffError
@@ -44,7 +43,7 @@ class Channel:
 
     def sink(self, event: Event) -> None:
         """Progress, for the parent's sink."""
-        self.send(type(event).__name__.lower(), **asdict(event))
+        self.send(type(event).__name__.lower(), **event._asdict())
 
     def _listen(self) -> None:
         # Read without Python's buffer, whose lock would be held when the program ends.

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 from ckptdiff.tui import probing
 from ckptdiff.tui.reexports import request_of
@@ -32,8 +32,7 @@ def no_command(state: State) -> Words | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class Action:
+class Action(NamedTuple):
     """One thing to do. `keys` as Textual spells them; `short` is the footer's word for it.
     `only`: the modes in which its keys mean this, when not in all."""
 

@@ -78,14 +78,17 @@ class CkptdiffApp(App[None]):
         for theme in THEMES:
             self.register_theme(theme)
         self.theme = options.theme
+        self.stylesheet.set_variables(self.get_css_variables())
 
     def refresh_css(self, animate: bool = True) -> None:
-        """Parse and apply the styles again: before the first screen is mounted only the app's own,
-        because mounting parses and applies the others anyway; Textual does both twice more."""
-        if self.screen_stack and self.screen.is_mounted:
+        """Parse and apply the styles again: until the first screen is mounted only the app's own,
+        which that screen draws with. Mounting parses and applies the others, as Textual would
+        twice more here."""
+        if not self.screen_stack:
+            return
+        if self.screen.is_mounted:
             super().refresh_css(animate)
         else:
-            self.stylesheet.set_variables(self.get_css_variables())
             self.stylesheet.apply(self)
 
     def on_mount(self) -> None:

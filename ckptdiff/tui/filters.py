@@ -7,13 +7,12 @@ one of the row's words there, plain text may stand anywhere in its name.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from typing import NamedTuple
 
 TEXT = "text"
 
 
-@dataclass(frozen=True, slots=True)
-class Term:
+class Term(NamedTuple):
     """One condition. `needle` is casefolded; `field` is "text" for a plain word."""
 
     field: str
@@ -21,8 +20,7 @@ class Term:
     inverted: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Filter:
+class Filter(NamedTuple):
     """All of `terms` must hold. `unknown` are fields that the rows do not have."""
 
     terms: tuple[Term, ...] = ()

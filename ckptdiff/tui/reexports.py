@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ckptdiff import api
 from ckptdiff.errors import Cancelled, CkptdiffError
@@ -83,8 +83,7 @@ class Request:
         return (*found, *(["--in-place"] if self.in_place else []), "--yes")
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What became of a request: a plan, or why there is none."""
 
     request: Request

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ckptdiff.tui.probing import Probed, ProbeForm
 from ckptdiff.tui.text import labels
@@ -23,8 +23,7 @@ MODES: tuple[Mode, ...] = ("sweep", "layers", "identity", "diff", "probe", "jobs
 Theme = Literal["dark", "light"]
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(NamedTuple):
     """What the app was started with."""
 
     root: str = "."
@@ -47,8 +46,7 @@ class Progress:
     seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Stopped:
+class Stopped(NamedTuple):
     """The result of a job that somebody cancelled; `reason` says what was done by then."""
 
     reason: str

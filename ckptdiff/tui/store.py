@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import overload
+from typing import NamedTuple, overload
 
 from ckptdiff.tui.filters import TEXT, Filter
 from ckptdiff.tui.text import Align, Line
@@ -35,8 +35,7 @@ class Computed(Sequence[Value]):
         return self._value(range(self._count)[row])
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(NamedTuple):
     """One column. `values` are what is sorted by and, through `text`, what is shown.
 
     `width` None: at least `least` and at most `most` columns of what is left over. `tone` names

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ckptdiff import api
 from ckptdiff.events import CancelToken, Sink
@@ -28,32 +28,28 @@ Snapshot = Mapping[str, object]
 PAGES = ("details", "module", "values")
 
 
-@dataclass(frozen=True, slots=True)
-class Looked:
+class Looked(NamedTuple):
     """What headers show, and what the files were when that began."""
 
     snapshot: Snapshot
     report: CheckReport
 
 
-@dataclass(frozen=True, slots=True)
-class Tabled:
+class Tabled(NamedTuple):
     """A large report with its store, which is built where nobody waits for it."""
 
     report: LayersReport | DiffReport
     store: Store
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
+class Judged(NamedTuple):
     """A report from hashes; `deep`: quantized weights were recomputed from base."""
 
     report: CheckReport
     deep: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Hashed:
+class Hashed(NamedTuple):
     """Which of the schemes that are hashed by now are the same."""
 
     identity: tuple[IdentityRow, ...]

@@ -7,9 +7,8 @@ and what happens when one is opened are the screen's.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass
 from itertools import chain
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from textual.binding import Binding, BindingType
 from textual.events import Click, MouseScrollDown, MouseScrollUp, Resize
@@ -26,8 +25,7 @@ _GUTTER = 2
 _BAR = "▐"
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
+class Placed(NamedTuple):
     """A column where it is drawn: its number in the store and its width."""
 
     number: int
