@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from ckptdiff.analysis.quantization import is_tied_head, known_algorithm
 from ckptdiff.formats.layouts import scale_suffix
-from ckptdiff.formats.names import NORMS_BEFORE, keys_of
+from ckptdiff.formats.names import keys_of, norms_before
 from ckptdiff.records.against_base import AgainstBase, Pair
 from ckptdiff.records.checkpoint import Checkpoint, Tensor
 from ckptdiff.records.coverage import Module
@@ -159,14 +159,11 @@ def _folded(scheme: SchemeEvidence, base: SchemeEvidence) -> frozenset[str]:
 def _norms_before(key: str, norms: Collection[str]) -> Collection[str]:
     """Those of the norms in a module's block that are in front of it, all where that is not
     known."""
-    parent, _, leaf = key.rpartition(".")
-    if leaf in NORMS_BEFORE:
-        layer = parent.rpartition(".")[0]
-        known = [f"{layer}.{norm}" for norm in NORMS_BEFORE[leaf]]
-        present = [norm for norm in known if norm in norms]
-        if present or not known:
-            return present[:1]
-    return norms
+    known = norms_before(key)
+    if known is None:
+        return norms
+    present = [norm for norm in known if norm in norms]
+    return present[:1] if present or not known else norms
 
 
 def _block(key: str) -> str:

@@ -40,8 +40,7 @@ def judged(
     `store` remembers digests (None: nothing is remembered), `rehash` does not believe it.
     """
     rules = _chosen(request)
-    for item in request.ignore:
-        matching((item.code,))
+    _matching(tuple(item.code for item in request.ignore), request)
     sweep = read_sweep(
         Path(request.root),
         base=None if request.base is None else Path(request.base),
@@ -97,7 +96,7 @@ def judged(
 
 def _chosen(request: Request) -> tuple[type[Rule], ...]:
     """The rules to run. Raises `UsageError` when those that are selected cannot."""
-    matched = matching(request.select)
+    matched = _matching(request.select, request)
     rules = _running(matched, request)
     if not rules:
         raise UsageError(
@@ -105,6 +104,16 @@ def _chosen(request: Request) -> tuple[type[Rule], ...]:
             "Add --deep (in Python, deep=True).",
         )
     return rules
+
+
+def _matching(codes: tuple[str, ...], request: Request) -> tuple[type[Rule], ...]:
+    try:
+        return matching(codes)
+    except UsageError as error:
+        if not request.config:
+            raise
+        where = f"Codes are taken from {request.config} as well."
+        raise UsageError(error.message, f"{error.next_step} {where}") from None
 
 
 def _running(rules: tuple[type[Rule], ...], request: Request) -> tuple[type[Rule], ...]:

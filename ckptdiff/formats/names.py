@@ -25,7 +25,7 @@ FUSED = (
 )
 # The norm in front of a linear, which AWQ folds the scales of its inputs into: where a layer has
 # several of these, the first. What follows no norm has none.
-NORMS_BEFORE: Mapping[str, tuple[str, ...]] = {
+_NORMS_BEFORE: Mapping[str, tuple[str, ...]] = {
     "q_proj": ("input_layernorm",),
     "k_proj": ("input_layernorm",),
     "v_proj": ("input_layernorm",),
@@ -64,6 +64,19 @@ def expert_layer(key: str) -> str | None:
     """
     match = _EXPERT.match(key)
     return match[1] if match else None
+
+
+def norms_before(key: str) -> tuple[str, ...] | None:
+    """Keys of the norms that may stand in front of a linear, of those that are there the first:
+    AWQ folds the scales of the linear's inputs into it. () when none does, None: not known.
+
+    >>> norms_before("layers.0.self_attn.q_proj")
+    ('layers.0.input_layernorm',)
+    """
+    parent, _, leaf = key.rpartition(".")
+    norms = _NORMS_BEFORE.get(leaf)
+    layer = parent.rpartition(".")[0]
+    return None if norms is None else tuple(f"{layer}.{norm}" for norm in norms)
 
 
 def keys_of(names: Iterable[str]) -> dict[str, str]:

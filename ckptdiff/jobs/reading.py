@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 
 from ckptdiff.analysis.coverage import is_full_precision
 from ckptdiff.analysis.ordering import natural
@@ -68,6 +69,13 @@ def read_one(path: Path) -> Checkpoint:
     _require_directory(path)
     checkpoint = read_checkpoint(path, ".")
     if not checkpoint.shards and not checkpoint.unread:
+        named = [d for d in checkpoint.defects if d.kind in ("missing-shard", "escaping-path")]
+        if named:
+            raise RootError(
+                f"{path} holds none of the files that its index names: "
+                f"{named[0].actual or named[0].file} {named[0].message}",
+                f"`ckptdiff check {quote(str(path))}` says what is wrong with it.",
+            )
         raise RootError(f"{path} holds no safetensors", "Name the directory of one checkpoint.")
     return checkpoint
 
@@ -76,7 +84,8 @@ def _require_directory(root: Path) -> None:
     try:
         root.stat()
     except FileNotFoundError:
-        raise RootError(f"{root} does not exist", "Check the path.") from None
+        what = "is a link to what does not exist" if root.is_symlink() else "does not exist"
+        raise RootError(f"{root} {what}", "Check the path.") from None
     except (OSError, ValueError) as error:
         raise RootError(f"{root} cannot be opened: {error}", "Check the path.") from error
     if not root.is_dir():
@@ -93,7 +102,7 @@ def _read_base(base: Path, root: Path) -> Checkpoint:
     checkpoint = read_checkpoint(base, relative_id(base, root))
     if broken := _broken(checkpoint):
         raise BaseError(
-            f"the base {base} cannot be used: {broken}", f"Try `ckptdiff check {base}`."
+            f"the base {base} cannot be used: {broken}", f"Try `ckptdiff check {quote(str(base))}`."
         )
     if not is_full_precision(checkpoint):
         raise BaseError(

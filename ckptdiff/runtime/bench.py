@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TypeVar
 
 import torch
@@ -247,7 +248,7 @@ class Bench:
         raise UsageError(
             f"{loadable.id} gives NaN or infinities for prompt {batch.numbers[int(bad)] + 1}; "
             f"the first module that makes them is {where}",
-            f"`ckptdiff check {path}` looks for weights that are not finite.",
+            f"`ckptdiff check {quote(str(path))}` looks for weights that are not finite.",
         )
 
     def _retrying(self, work: Callable[[], T]) -> T:

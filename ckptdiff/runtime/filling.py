@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Hashable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from shlex import quote
 
 import torch
 from transformers import PreTrainedModel
@@ -104,7 +105,7 @@ class Filling:
                 reader.confirm(*{value.shard.path: value.shard for value in todo.values()}.values())
         except (Unreadable, MisfitError) as error:
             raise UsageError(
-                f"{path} cannot be loaded: {error}", f"Try `ckptdiff check {path}`."
+                f"{path} cannot be loaded: {error}", f"Try `ckptdiff check {quote(path)}`."
             ) from error
         self._held |= {place: value.key for place, value in todo.items()}
         sink(Finished("load"))

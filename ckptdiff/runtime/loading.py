@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from shlex import quote
 from typing import Literal
 
 import torch
@@ -89,7 +90,8 @@ def read_scheme(path: Path) -> SchemeEvidence:
     if lost or not checkpoint.readable:
         why = f"{lost[0].file} {lost[0].message}" if lost else "not all of its shards can be read"
         raise UsageError(
-            f"{path} cannot be loaded: {why}", f"`ckptdiff check {path}` says what is wrong."
+            f"{path} cannot be loaded: {why}",
+            f"`ckptdiff check {quote(str(path))}` says what is wrong.",
         )
     return scheme_evidence(checkpoint, None)
 

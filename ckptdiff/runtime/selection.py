@@ -15,7 +15,7 @@ from ckptdiff.analysis.quantization import module_algorithm
 from ckptdiff.errors import UsageError
 from ckptdiff.formats.documents import read_object
 from ckptdiff.formats.manifests import parse_coverage
-from ckptdiff.formats.names import NORMS_BEFORE, bare
+from ckptdiff.formats.names import bare, norms_before
 from ckptdiff.records.checkpoint import CoverageManifest, Defect, Unread
 from ckptdiff.records.evidence import SchemeEvidence
 from ckptdiff.runtime.values import Value
@@ -92,17 +92,15 @@ def _folded(export: SchemeEvidence, selected: frozenset[str]) -> frozenset[str]:
             )
         if "pre_quant_scale" in export.scales.get(module.name, {}):
             continue
-        parent, _, leaf = key.rpartition(".")
-        block = parent.rpartition(".")[0]
-        norms_before = NORMS_BEFORE.get(leaf, ())
-        norm = next((n for n in norms_before if f"{block}.{n}.weight" in export.tensors), None)
+        known = norms_before(key) or ()
+        norm = next((norm for norm in known if f"{norm}.weight" in export.tensors), None)
         if norm is None:
             raise _refusal(export, f"AWQ folded the scales of {key} into a layer that is not known")
         chosen = key in selected
-        if norms.setdefault(f"{block}.{norm}", chosen) != chosen:
+        if norms.setdefault(norm, chosen) != chosen:
             raise _refusal(
                 export,
-                f"{block}.{norm} holds AWQ scales of {key} and of its group, which the "
+                f"{norm} holds AWQ scales of {key} and of its group, which the "
                 "manifest splits: no norm is right for both parts",
             )
     return frozenset(norm for norm, chosen in norms.items() if chosen)

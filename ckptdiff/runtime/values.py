@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from shlex import quote
 
 import numpy as np
 import torch
@@ -82,5 +83,5 @@ def odd(scheme: SchemeEvidence, tensor: str, what: str) -> UsageError:
     """The error that names a tensor which cannot be understood."""
     return UsageError(
         f"{scheme.checkpoint.path} cannot be loaded: {tensor} {what}",
-        f"`ckptdiff check {scheme.checkpoint.path}` says what is wrong with it.",
+        f"`ckptdiff check {quote(scheme.checkpoint.path)}` says what is wrong with it.",
     )

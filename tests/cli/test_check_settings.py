@@ -127,3 +127,12 @@ def test_settings_that_are_not_there(sweep: Path) -> None:
     fifo.unlink()
     fifo.symlink_to("nowhere")
     assert run("check", sweep, cwd=sweep.parent).code == 2
+
+
+@pytest.mark.parametrize("line", ['select = ["CK999"]', '[[ignore]]\ncode = "CK999"\nreason = "x"'])
+def test_a_code_that_no_rule_has(sweep: Path, line: str) -> None:
+    settings = sweep.parent / "ckptdiff.toml"
+    settings.write_text(line)
+    result = run("check", sweep, cwd=sweep.parent)
+    assert result.code == 2
+    assert '"CK999" is no rule' in result.err and str(settings) in result.err

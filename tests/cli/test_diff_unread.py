@@ -112,3 +112,20 @@ def test_overlapping_tensors(tmp_path: Path) -> None:
     )
     report = ckptdiff.diff(a, b)
     assert {r.status for r in report.tensors} == {"unread"}
+
+
+def test_files_that_an_index_names_and_nothing_else(scheme: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "a b"
+    odd.mkdir()
+    index = {"weight_map": {"x.weight": "model-1.bin"}}
+    (odd / "model.safetensors.index.json").write_text(json.dumps(index))
+    done = run("diff", scheme, odd)
+    assert done.code == 2
+    assert "none of the files that its index names: model-1.bin is not there" in done.err
+    assert f"`ckptdiff check '{odd}'`" in done.err
+
+
+def test_a_link_to_nothing(scheme: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    done = run("diff", scheme, tmp_path / "link")
+    assert done.code == 2 and "is a link to what does not exist" in done.err

@@ -30,7 +30,7 @@ from ckptdiff.formats.documents import JsonObject
 from ckptdiff.formats.dtypes import nbytes
 from ckptdiff.formats.index import INDEX_NAME
 from ckptdiff.formats.layouts import MIXED, packed_as, scale_suffix
-from ckptdiff.formats.names import NORMS_BEFORE, bare
+from ckptdiff.formats.names import bare, norms_before
 from ckptdiff.records.checkpoint import Shard, Tensor
 from ckptdiff.records.composition import Cast, Composition, Made, Piece, Source, Stored
 from ckptdiff.records.evidence import SchemeEvidence
@@ -229,13 +229,11 @@ def _folded_norms(parts: Ingredients) -> dict[str, SchemeEvidence]:
     for key, donor in parts.assignment.donors.items():
         module = donor.coverage.modules[key]
         layout = donor.layouts[key].names
-        parent, _, leaf = key.rpartition(".")
-        if not NORMS_BEFORE.get(leaf) or not {"int4", "int4-fp8"} & set(layout):
+        norms = norms_before(key)
+        if not norms or not {"int4", "int4-fp8"} & set(layout):
             continue
         if "pre_quant_scale" in donor.scales[module.name]:
             continue
-        block = parent.rpartition(".")[0]
-        norms = [f"{block}.{norm}" for norm in NORMS_BEFORE[leaf]]
         norm = next((n for n in norms if f"{n}.weight" in donor.tensors), None)
         if norm is None:
             raise UsageError(

@@ -15,7 +15,7 @@ from ckptdiff.analysis.against_base import algorithms_of
 from ckptdiff.analysis.coverage import QUANTIZED_BITS
 from ckptdiff.analysis.differing.pairs import Fold, Gain, Operand, Pair, Part
 from ckptdiff.analysis.packings import Packing, Packings
-from ckptdiff.formats.names import bare
+from ckptdiff.formats.names import bare, norms_before
 from ckptdiff.quant.registry import CODINGS
 from ckptdiff.records.checkpoint import Tensor
 from ckptdiff.records.coverage import Module
@@ -26,14 +26,6 @@ _OWN = ("weight", "bias", "k_scale", "v_scale")
 _FUSED = re.compile(r"^(.*\bexperts)\.(gate_up_proj|down_proj)$")
 # The names of one expert's projections: Qwen's and most others', Mixtral's.
 _GATES, _UPS, _DOWNS = ("gate_proj", "w1"), ("up_proj", "w3"), ("down_proj", "w2")
-# The norm in front of a linear, into which AWQ folds what it divides the weight by.
-_NORMS = {
-    "q_proj": "input_layernorm",
-    "k_proj": "input_layernorm",
-    "v_proj": "input_layernorm",
-    "gate_proj": "post_attention_layernorm",
-    "up_proj": "post_attention_layernorm",
-}
 _LINEAR = re.compile(r"^(.*)\.(self_attn|mlp)\.(\w+)\.weight$")
 _LINKED = (("up_proj", "down_proj"), ("v_proj", "o_proj"))
 _PACKED_ZEROS = (".qzeros", ".weight_zero_point")
@@ -288,12 +280,13 @@ def _fused_in(before: Mapping[str, Operand], after: Mapping[str, Operand]) -> li
 
 def _fold(key: str, of_a: Mapping[str, Operand], of_b: Mapping[str, Operand]) -> Fold | None:
     """The norm in front of a linear of which at least one side has four bits."""
-    match, a, b = _LINEAR.match(key), of_a.get(key), of_b.get(key)
-    if match is None or a is None or b is None or match[3] not in _NORMS:
+    a, b = of_a.get(key), of_b.get(key)
+    known = norms_before(key.removesuffix(".weight")) or ()
+    name = next((name for norm in known if (name := f"{norm}.weight") in of_a), None)
+    if a is None or b is None or name is None:
         return None
     if not any((side.format or "").startswith(("int4", "nvfp4", "awq")) for side in (a, b)):
         return None
-    name = f"{match[1]}.{_NORMS[match[3]]}.weight"
     norms = of_a.get(name), of_b.get(name)
     if norms[0] is None or norms[1] is None or len(a.shape) != 2:
         return None

@@ -6,6 +6,7 @@ import math
 import threading
 from contextlib import AbstractContextManager
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -47,7 +48,7 @@ def load(path: Path, dtype: str, trust_remote_code: bool, progress: Progress) ->
         except (OSError, ValueError, ImportError) as error:
             raise UsageError(
                 f"{path} cannot be loaded: {first_line(error)}",
-                f"`ckptdiff check {path}` says what is wrong with it.",
+                f"`ckptdiff check {quote(str(path))}` says what is wrong with it.",
             ) from error
     model.eval()  # type: ignore[no-untyped-call]
     return model
@@ -91,7 +92,9 @@ def _class(config: Any, trust_remote_code: bool, path: Path) -> Any:
     raise UsageError(
         f"{path} is a {name or 'model without architecture'}, which transformers "
         f"{transformers.__version__} does not have",
-        "Install a transformers that has it.",
+        "--trust-remote-code runs the code that it brings."
+        if getattr(config, "auto_map", None)
+        else "Install a transformers that has it.",
     )
 
 

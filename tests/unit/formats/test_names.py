@@ -11,6 +11,7 @@ from ckptdiff.formats.names import (
     declared_share,
     keys_of,
     module_key,
+    norms_before,
     weight_module,
 )
 
@@ -124,3 +125,19 @@ def test_a_member_that_is_ranked_itself_is_not_in_the_group() -> None:
         "layers.0.self_attn.v_proj",
     }
     assert groups.expand("layers.0.self_attn.k_proj") == ("layers.0.self_attn.k_proj",)
+
+
+@pytest.mark.parametrize(
+    ("linear", "norms"),
+    [
+        ("layers.3.self_attn.v_proj", ("layers.3.input_layernorm",)),
+        (
+            "layers.3.mlp.up_proj",
+            ("layers.3.pre_feedforward_layernorm", "layers.3.post_attention_layernorm"),
+        ),
+        ("layers.3.self_attn.o_proj", ()),
+        ("layers.3.mlp.experts.0.w1", None),
+    ],
+)
+def test_norms_in_front_of_a_linear(linear: str, norms: tuple[str, ...] | None) -> None:
+    assert norms_before(linear) == norms
