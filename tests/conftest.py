@@ -9,6 +9,10 @@ from pathlib import Path
 import build
 import pytest
 
+# The tests have a process a core, and their tensors are tiny: more threads of OpenMP, which wait
+# by spinning, took twice the CPU time of all that runs a model. Children inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # Started in the background, or by nohup, this process ignores signals, and so would every
 # process under test: Ctrl-C and a closed terminal would be tried on what cannot hear them.
 for number in (signal.SIGINT, signal.SIGHUP):

@@ -46,15 +46,7 @@ def mutant(pristine: Mutant, tmp_path: Path) -> Iterator[Mutant]:
 
 
 @pytest.fixture(scope="session")
-def one_thread() -> Iterator[None]:
-    """A child on one processor: tiny tensors gain nothing from more."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        yield
-
-
-@pytest.fixture(scope="session")
-def bench(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     from tests.runtime.engine_runs import Bench  # late: it imports torch
 
     return Bench(tmp_path_factory.mktemp("engines"))

@@ -296,9 +296,8 @@ def test_an_app_that_is_ended_waits_for_what_writes(copied: Path, held: Held) ->
 
 @pytest.mark.timeout(900)
 def test_modelopt_runs_in_jobs_and_can_be_cancelled(
-    copied: Path, monkeypatch: pytest.MonkeyPatch
+    copied: Path,
 ) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     scheme = copied / NAME.format(10)
     before = files(copied)
 

@@ -107,7 +107,7 @@ def start_modelopt(terminal: Terminal) -> int:
 @pytest.mark.timeout(900)
 def test_modelopt_is_cancelled_in_the_middle(copied: Path) -> None:
     before = files(copied)
-    with Terminal("tui", copied, env={"OMP_NUM_THREADS": "1"}) as terminal:
+    with Terminal("tui", copied) as terminal:
         app = start_modelopt(terminal)
         # Keys are answered meanwhile.
         terminal.press("2")
@@ -126,7 +126,7 @@ def test_modelopt_is_cancelled_in_the_middle(copied: Path) -> None:
 @pytest.mark.timeout(900)
 def test_the_app_is_left_in_the_middle(copied: Path) -> None:
     before = files(copied)
-    with Terminal("tui", copied, env={"OMP_NUM_THREADS": "1"}) as terminal:
+    with Terminal("tui", copied) as terminal:
         app = start_modelopt(terminal)
         (child,) = children(app)
         terminal.press("q")
@@ -143,7 +143,7 @@ def test_the_app_is_left_in_the_middle(copied: Path) -> None:
 
 @pytest.mark.timeout(900)
 def test_modelopt_repairs_a_scheme(copied: Path) -> None:
-    with Terminal("tui", copied, env={"OMP_NUM_THREADS": "1"}) as terminal:
+    with Terminal("tui", copied) as terminal:
         start_modelopt(terminal)
         terminal.see("✓ done", "✓ written", "took import", seconds=CHILD)
         terminal.press("1")
