@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from textual.message import Message
 
@@ -95,7 +95,7 @@ class Batch:
                 self._stages[stage] = self._progress, now
             case Advanced(stage, amount, _):
                 old, begun = self._stages.get(stage, (Progress(self._job, stage), now))
-                self._progress = replace(old, done=old.done + amount, seconds=now - begun)
+                self._progress = old._replace(done=old.done + amount, seconds=now - begun)
                 self._stages[stage] = self._progress, begun
                 if now - self._said < INTERVAL:
                     return

@@ -6,7 +6,6 @@ Pure functions of the state and the width at hand.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from rich.cells import cell_len
@@ -119,7 +118,7 @@ def _left(state: State) -> Line:
             from ckptdiff.tui.probe_view import shortened
 
             own = next((w for w in state.work if w.job == state.probed.job), state.work[0])
-            return progress(replace(own, stage=shortened(own.stage, state.probed.names)))
+            return progress(own._replace(stage=shortened(own.stage, state.probed.names)))
         return progress(state.work[0])
     failure = next(iter(state.failures.values()), "")
     if failure:

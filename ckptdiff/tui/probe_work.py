@@ -100,18 +100,18 @@ def partly(state: State, job: str, report: ProbeReport) -> State:
     """The state with what is computed by now."""
     if state.probed is None or state.probed.job != job or not state.probed.running:
         return state
-    return replace(state, probed=replace(state.probed, report=report))
+    return replace(state, probed=state.probed._replace(report=report))
 
 
 def done(state: State, job: str, report: ProbeReport) -> State:
     """The state with all that was computed."""
     if state.probed is None or state.probed.job != job:
         return state
-    return replace(state, probed=replace(state.probed, report=report, running=False))
+    return replace(state, probed=state.probed._replace(report=report, running=False))
 
 
 def failed(state: State, job: str, reason: str) -> State:
     """The state with a probe that came to nothing; without a reason somebody stopped it."""
     if state.probed is None or state.probed.job != job:
         return state
-    return replace(state, probed=replace(state.probed, running=False, problem=reason or STOPPED))
+    return replace(state, probed=state.probed._replace(running=False, problem=reason or STOPPED))

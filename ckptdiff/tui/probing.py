@@ -7,9 +7,8 @@ run and nothing drawn in here.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from ckptdiff.records.probe import Activations, ProbeReport
@@ -21,8 +20,7 @@ STOPPED = "stopped by you"
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
-@dataclass(frozen=True, slots=True)
-class ProbeForm:
+class ProbeForm(NamedTuple):
     """What somebody chose. `reference` is a scheme's id, "" for the base; `prompts` a file, ""
     for the built-in ones; `limit` None: all of them."""
 
@@ -35,8 +33,7 @@ class ProbeForm:
     perplexity: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Probed:
+class Probed(NamedTuple):
     """A probe that was started: what it was asked for, and what is known of it by now.
 
     `job` is the bridge's name for it, `names` are the schemes as the report calls them.
@@ -63,10 +60,10 @@ def form_with(form: ProbeForm, name: str, value: str) -> ProbeForm:
     if name == "limit":
         if value and not (value.isdecimal() and int(value)):
             raise ValueError(f"{value} is no number of 1 or more")
-        return replace(form, limit=int(value) if value else None)
+        return form._replace(limit=int(value) if value else None)
     if name == "perplexity":
-        return replace(form, perplexity=value == "yes")
-    return replace(form, **{name: value})  # type: ignore[arg-type]
+        return form._replace(perplexity=value == "yes")
+    return form._replace(**{name: value})  # type: ignore[arg-type]
 
 
 def subjects(state: State) -> tuple[str | None, tuple[str, ...]]:

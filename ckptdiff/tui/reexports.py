@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -32,8 +32,7 @@ Words = tuple[str, ...]
 Say = Callable[[tuple[str, ...]], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """What somebody chose. `schemes` are paths, `base` None: searched for, `donors` empty:
     the schemes of the family, `out` "": beside the originals, unless `in_place`. `preset` "":
     the scheme's own, `calib` "": the built-in rows."""

@@ -6,7 +6,6 @@ Which verb a job is, and what its report says, is not known here.
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from ckptdiff.tui.state import JobRecord, Progress, State, Stopped
@@ -36,13 +35,13 @@ def said(state: State, job: str, lines: tuple[str, ...]) -> State:
     record = state.record(job)
     if record is None:
         return state
-    return state.with_record(replace(record, log=(*record.log, *lines)[-LOG_LINES:]))
+    return state.with_record(record._replace(log=(*record.log, *lines)[-LOG_LINES:]))
 
 
 def advanced(state: State, job: str, progress: Progress) -> State:
     """The state after a job got on."""
     record = state.record(job)
-    return state if record is None else state.with_record(replace(record, progress=progress))
+    return state if record is None else state.with_record(record._replace(progress=progress))
 
 
 def ended(state: State, job: str, result: object, now: float) -> State:
@@ -62,14 +61,14 @@ def failed(state: State, job: str, reason: str, now: float) -> State:
 def stopping(state: State, job: str) -> State:
     """The state once somebody asked a job to stop."""
     record = state.record(job)
-    return state if record is None else state.with_record(replace(record, stopping=True))
+    return state if record is None else state.with_record(record._replace(stopping=True))
 
 
 def _over(state: State, job: str, now: float, **changes: Any) -> State:
     record = state.record(job)
     if record is None or not record.runs:
         return state
-    return state.with_record(replace(record, ended=now, stopping=False, **changes))
+    return state.with_record(record._replace(ended=now, stopping=False, **changes))
 
 
 def loses(record: JobRecord) -> bool:

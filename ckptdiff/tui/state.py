@@ -1,4 +1,8 @@
-"""What the app knows: frozen records. Handlers replace them, screens draw them."""
+"""What the app knows: frozen records. Handlers replace them, screens draw them.
+
+Small ones are named tuples, here and in all of the app: twenty dataclasses took 5 % of the time
+to the first frame.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +38,7 @@ class Options(NamedTuple):
     watch: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(NamedTuple):
     """How far one job is. `done` and `total` are in `unit`; `total` None: not known."""
 
     job: str
@@ -52,8 +55,7 @@ class Stopped(NamedTuple):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class JobRecord:
+class JobRecord(NamedTuple):
     """A re-export or a probe that runs or ran, as Jobs shows it.
 
     `name` is the bridge's for it and no other job's, `words` the command that does the same

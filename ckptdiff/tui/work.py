@@ -274,7 +274,7 @@ class Work:
             return state
         self.restless = changed
         self.look()
-        probed = state.probed and replace(state.probed, stale=True)
+        probed = state.probed and state.probed._replace(stale=True)
         return replace(state, changed=changed | new, gone=gone, failures={}, probed=probed)
 
 

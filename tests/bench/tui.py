@@ -41,6 +41,7 @@ PROGRAM = """
 import os, sys
 # As the command does it, but for a terminal that is none; of 80 x 24, as any.
 os.environ["TEXTUAL_DRIVER"] = "textual.drivers.headless_driver:HeadlessDriver"
+os.environ.update(COLUMNS="80", LINES="24")
 sys.argv = ["ckptdiff", "tui", {root!r}, "--no-watch"]
 from ckptdiff.cli.main import main
 from ckptdiff.tui.work import Work

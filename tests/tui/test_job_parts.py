@@ -145,7 +145,7 @@ def test_a_job_that_is_no_record_changes_nothing() -> None:
 
 
 def test_the_newest_job_is_the_first_row() -> None:
-    failed = replace(RECORD, name="b", ended=103.0, failure="no")
+    failed = RECORD._replace(name="b", ended=103.0, failure="no")
     store = jobs_store((RECORD, failed), 3700.0 + 100)
     assert list(store.keys) == ["b", RECORD.name]
     assert [store.column("seconds").text(v) for v in store.column("seconds").values] == [
@@ -191,7 +191,7 @@ def test_names_of_strangers_are_escaped_and_fit(width: int) -> None:
     hostile = plan(EVIL, target=f"q/{EVIL}", why=EVIL, original=EVIL, base=EVIL,
                    missing=(MissingModule(EVIL, EVIL),), notes=(EVIL,))  # fmt: skip
     outcome = Outcome(EVIL, EVIL, "failed", reason=EVIL, next_step=f"{EVIL}\n{EVIL}")
-    record = replace(RECORD, title=EVIL, log=(EVIL,), plan=((EVIL, EVIL),), failure=EVIL,
+    record = RECORD._replace(title=EVIL, log=(EVIL,), plan=((EVIL, EVIL),), failure=EVIL,
                      ended=1.0, result=report(hostile, outcomes=(outcome,)))  # fmt: skip
     lines = [
         *plan_lines(report(hostile, hostile), width),
@@ -207,11 +207,11 @@ def test_names_of_strangers_are_escaped_and_fit(width: int) -> None:
 
 def test_words_of_a_request() -> None:
     request = Request(("q/a", "q/b"), "base", "autoquant", ("d1", "d2"), True)
-    request = replace(request, preset="FP8_DEFAULT_CFG", calib="rows.txt", score="kl_div")
+    request = request._replace(preset="FP8_DEFAULT_CFG", calib="rows.txt", score="kl_div")
     assert request.words == (
         "reexport", "q/a", "q/b", "--engine", "autoquant", "--base", "base", "--donor", "d1",
         "--donor", "d2", "--preset", "FP8_DEFAULT_CFG", "--calib", "rows.txt", "--score", "kl_div",
         "--in-place", "--yes",
     )  # fmt: skip
-    assert not {"--preset", "--calib", "--score"} & {*replace(request, engine="compose").words}
+    assert not {"--preset", "--calib", "--score"} & {*request._replace(engine="compose").words}
     assert Request(("q/a",)).words == ("reexport", "q/a", "--yes")

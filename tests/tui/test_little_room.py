@@ -215,6 +215,6 @@ def test_a_second_re_export_is_told_why_and_what_to_do(state: State) -> None:
     for part in ("one is written at a time", "the re-export of top10 is not over", "6 shows",
                  "cancel it there (x)", "press e again"):  # fmt: skip
         assert part in reason
-    assert no_reexport(state.with_record(replace(record, ended=1.0))) is None
+    assert no_reexport(state.with_record(record._replace(ended=1.0))) is None
     # A probe writes nothing that could be in the way.
-    assert no_reexport(state.with_record(replace(record, words=("probe",)))) is None
+    assert no_reexport(state.with_record(record._replace(words=("probe",)))) is None

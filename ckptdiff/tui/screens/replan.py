@@ -208,17 +208,17 @@ def chosen(request: Request, name: str, value: str) -> Request:
     """The request with another value. Raises `ValueError` for donors that are quoted wrongly."""
     match name:
         case "engine":
-            return replace(request, engine=cast("Engine", value))
+            return request._replace(engine=cast("Engine", value))
         case "place":
             in_place = value == _IN_PLACE
-            return replace(request, in_place=in_place, out="" if in_place else value)
+            return request._replace(in_place=in_place, out="" if in_place else value)
         case "donor":
-            return replace(request, donors=tuple(map(home_spelled, shlex.split(value))))
+            return request._replace(donors=tuple(map(home_spelled, shlex.split(value))))
         case "calib":
-            return replace(request, calib=value)
+            return request._replace(calib=value)
         case "score":
-            return replace(request, score=cast("Score", value))
-    return replace(request, preset=value)
+            return request._replace(score=cast("Score", value))
+    return request._replace(preset=value)
 
 
 def suggested(request: Request, field: Field) -> str:
