@@ -23,6 +23,7 @@ from ckptdiff.analysis.packings import packings_of
 from ckptdiff.api.common import StrPath, tool
 from ckptdiff.errors import UsageError
 from ckptdiff.events import CancelToken, Sink, silent
+from ckptdiff.formats.index import INDEX_NAME
 from ckptdiff.jobs.differing import compare
 from ckptdiff.jobs.hashing import Hashing, digest_shards
 from ckptdiff.jobs.reading import read_one
@@ -109,6 +110,11 @@ def _unread(path: str, side: SchemeEvidence) -> tuple[Unread, ...]:
     checkpoint: Checkpoint = side.checkpoint
     found = [(item.path, item.reason) for item in side.unread]
     found += [(d.file, d.message) for d in checkpoint.all_defects if d.kind in HIDING]
+    # What the index promises and no shard holds. One that is in another shard was compared.
+    lost = [d for d in checkpoint.all_defects if d.kind == "absent-tensor" and d.actual is None]
+    if lost:
+        more = f" and {len(lost) - 1:,} more" if len(lost) > 1 else ""
+        found.append((INDEX_NAME, f"names {lost[0].tensor}{more}: in no shard"))
     return tuple(Unread(f"{path}/{name}", reason) for name, reason in found)
 
 

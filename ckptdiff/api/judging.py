@@ -103,6 +103,11 @@ def _chosen(request: Request) -> tuple[type[Rule], ...]:
             f"{matched[0].code} judges weights that are recomputed from the base",
             "Add --deep (in Python, deep=True).",
         )
+    if not request.hashes and all("hashes" in rule.needs for rule in rules):
+        raise UsageError(
+            f"{rules[0].code} judges hashes, and --no-hash asks for none",
+            "Leave --no-hash out (in Python, hashes=True).",
+        )
     return rules
 
 

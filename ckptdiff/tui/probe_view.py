@@ -266,13 +266,15 @@ def _result(report: ProbeReport, result: ProbeResult | None, name: str, width: i
 
 def _worst(report: ProbeReport, result: ProbeResult | None, width: int) -> list[Line]:
     """The prompts that are hardest for the scheme that is furthest off, and the KL of the one
-    under the cursor there."""
-    shown = result if result is not None else None
+    under the cursor there, largest first."""
+    hardest = report.worst[0].scheme
     lines: list[Line] = [[("worst prompts", "title")]]
-    if shown is None or shown.scheme != report.worst[0].scheme:
-        lines += texts(f"those of {report.worst[0].scheme}", width, "dim")
-    for prompt in report.worst:
-        kl = prompt.kl if shown is None else shown.per_prompt.kl[prompt.number - 1]
+    if result is None:
+        lines += texts(f"those of {hardest}", width, "dim")
+    elif result.scheme != hardest:
+        lines += texts(f"the worst of {hardest}, with the KL of {result.scheme}", width, "dim")
+    kls = [p.kl if result is None else result.per_prompt.kl[p.number - 1] for p in report.worst]
+    for kl, prompt in sorted(zip(kls, report.worst, strict=True), key=lambda row: -row[0]):
         text = " ".join(prompt.text.split())[:200]
         first, *rest = texts(text, max(16, width - 16))
         lines.append([(f"  {prompt.number:>4}  {kl:.1e}  ", "dim"), *first])

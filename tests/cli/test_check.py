@@ -322,6 +322,12 @@ def warn(root: Path) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), "top_percent": 31}))
 
 
+def test_rules_of_hashes_alone_need_hashes(bug: Path) -> None:
+    refused = run("check", bug, "--select", "CK501", "--no-hash")
+    assert refused.code == 2 and "--no-hash" in refused.err
+    assert check(bug, "--select", "CK501,CK3", "--no-hash").code != 2
+
+
 def test_fail_on_with_a_finding_and_something_unread(bug: Path) -> None:
     (bug / "loop").symlink_to("loop")
     assert check(bug).code == 1

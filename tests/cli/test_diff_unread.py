@@ -129,3 +129,22 @@ def test_a_link_to_nothing(scheme: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "gone")
     done = run("diff", scheme, tmp_path / "link")
     assert done.code == 2 and "is a link to what does not exist" in done.err
+
+
+def test_a_tensor_that_the_index_alone_has(scheme: Path, twin: Path) -> None:
+    index = twin / "model.safetensors.index.json"
+    document = json.loads(index.read_text())
+    file = next(iter(document["weight_map"].values()))
+    document["weight_map"] |= {"model.ghost.weight": file, "model.lost.weight": file}
+    index.write_text(json.dumps(document))
+    done = run("diff", scheme, twin, "--json")
+    assert done.code == 2
+    (unread,) = done.report["unread"]
+    assert unread["path"].endswith(index.name)
+    assert unread["reason"] == "names model.ghost.weight and 1 more: in no shard"
+    # One that lies in another shard than the index says is compared.
+    del document["weight_map"]["model.ghost.weight"], document["weight_map"]["model.lost.weight"]
+    name, home = next(iter(document["weight_map"].items()))
+    document["weight_map"][name] = next(f for f in document["weight_map"].values() if f != home)
+    index.write_text(json.dumps(document))
+    assert run("diff", scheme, twin).code == 0
