@@ -10,7 +10,7 @@ from fnmatch import translate
 from functools import lru_cache
 
 from ckptdiff.formats.layouts import ALGORITHMS, MIXED, Algorithm
-from ckptdiff.formats.names import FUSED, module_key
+from ckptdiff.formats.names import FUSED, module_key, norms_before
 from ckptdiff.records.checkpoint import QuantConfig
 from ckptdiff.records.coverage import Module
 from ckptdiff.records.evidence import Evidence, SchemeEvidence
@@ -24,6 +24,7 @@ WEIGHT_SCALES: tuple[Suffix, ...] = (
     "pre_quant_scale",
 )
 _EXPERTS = re.compile(r"^(.*\.experts)\.\d+\.")
+_DECODER = re.compile(r"layers\.\d+\.(self_attn|mlp)\.\w+$")
 _NUMBER = re.compile(r"\d+")
 _WILDCARD = re.compile(r"[*?[]")
 
@@ -140,8 +141,17 @@ def fused_groups(modules: Iterable[str]) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(sorted(members)) for members in found.values() if len(members) > 1)
 
 
-def lacking_by_place(scheme: SchemeEvidence) -> Iterator[tuple[str, Suffix]]:
-    """(module, scale) where two or more, and in all, other modules of the same place have one."""
+def lacking_scales(scheme: SchemeEvidence) -> Iterator[tuple[str, Suffix]]:
+    """(module, scale) where other modules say that one belongs there, or where nothing else can
+    hold what it is for."""
+    yield from _lacking_by_place(scheme)
+    for key in _nowhere_folded(scheme):
+        if "pre_quant_scale" not in scheme.scales.get(scheme.coverage.modules[key].name, {}):
+            yield key, "pre_quant_scale"
+
+
+def _lacking_by_place(scheme: SchemeEvidence) -> Iterator[tuple[str, Suffix]]:
+    """Where two or more, and in all, other modules of the same place have one."""
     modules = scheme.coverage.modules
     suffixes: tuple[Suffix, ...] = ("pre_quant_scale", "k_scale", "v_scale")
     for suffix in suffixes:
@@ -158,6 +168,28 @@ def lacking_by_place(scheme: SchemeEvidence) -> Iterator[tuple[str, Suffix]]:
         for pattern, keys in lacking.items():
             if len(keys) == 1 and having[pattern] > 1:
                 yield keys[0], suffix
+
+
+def _nowhere_folded(scheme: SchemeEvidence) -> Iterator[str]:
+    """Modules whose scale of AWQ no layer in front can hold. Of decoder layers alone: experts and
+    vision towers may have seen no calibration data, and then have none."""
+    for key in sorted(scheme.coverage.quantized):
+        algorithm = module_algorithm(scheme.quantization, scheme.coverage.modules[key].name) or ""
+        if "AWQ" not in algorithm.upper() or not _DECODER.match(key) or norms_before(key) != ():
+            continue
+        if algorithm.upper() == "NVFP4_AWQ" and not _apart(scheme, key):
+            continue
+        yield key
+
+
+def _apart(scheme: SchemeEvidence, key: str) -> bool:
+    """Whether NVFP4_AWQ cannot fold an o_proj's scale into v_proj, having fewer heads there."""
+    layer, _, leaf = key.rpartition(".")
+    mine, before = (scheme.tensors.get(f"{layer}.{name}.weight") for name in ("o_proj", "v_proj"))
+    if leaf != "o_proj" or mine is None or before is None:
+        return False
+    outputs, columns = before[1].shape[0], mine[1].shape[-1]
+    return outputs != columns * (2 if mine[1].dtype == "U8" else 1)
 
 
 def pattern_of(module: str) -> str:

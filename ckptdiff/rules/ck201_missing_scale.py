@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ckptdiff.analysis.quantization import (
     known_algorithm,
-    lacking_by_place,
+    lacking_scales,
     module_algorithm,
     promised_by_index,
 )
@@ -24,8 +24,9 @@ class MissingScale(Rule):
     gap computes with numbers up to 448. Every quantized weight needs `weight_scale`, NVFP4
     `weight_scale_2` as well, formats with static activations `input_scale`. A
     `pre_quant_scale`, and the `k_scale` and `v_scale` of a KV cache, are expected where every
-    other layer has one in the same place. Where no module has the scale that the algorithm in
-    the config stands for, the config is wrong, which is CK401's.
+    other layer has one in the same place, and a `pre_quant_scale` of AWQ also wherever no layer
+    stands in front that could have taken it: at o_proj and down_proj. Where no module has the
+    scale that the algorithm in the config stands for, the config is wrong, which is CK401's.
 
     What to do: re-export the scheme; a scale cannot be guessed from its codes.
     """
@@ -51,7 +52,7 @@ class MissingScale(Rule):
 
 
 def _missing(scheme: SchemeEvidence) -> Iterator[Location]:
-    needed = [*_by_format(scheme), *lacking_by_place(scheme)]
+    needed = [*_by_format(scheme), *lacking_scales(scheme)]
     for key, suffix in dict.fromkeys(needed):
         module = scheme.coverage.modules[key]
         tensor = f"{module.name}.{suffix}"

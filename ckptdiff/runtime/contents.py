@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from ckptdiff.analysis.quantization import lacking_scales
 from ckptdiff.analysis.tensors import TensorReader
 from ckptdiff.errors import UsageError
 from ckptdiff.formats.layouts import scale_suffix
@@ -43,6 +44,10 @@ def contents(scheme: SchemeEvidence, *, raw: bool = False, smooth: bool = True) 
         )
     if scheme.foreign:
         return foreign_contents(scheme)
+    for key, suffix in () if raw else lacking_scales(scheme):
+        if suffix not in _OF_CACHE:
+            weight = scheme.coverage.modules[key].weight
+            raise odd(scheme, weight, f"is quantized and comes without {suffix}")
     quantized = {
         module.weight: module for module in scheme.coverage.modules.values() if module.quantized
     }

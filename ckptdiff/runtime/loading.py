@@ -66,6 +66,11 @@ def load_model(
     values = contents(scheme, raw=raw, smooth=smooth)
     if base is not None and manifest is not None:
         original = read_scheme(Path(base))
+        if original.coverage.quantized:
+            raise UsageError(
+                f"{base} is quantized itself",
+                "Name the full-precision checkpoint that the export was made from as base.",
+            )
         values = under_manifest(
             scheme, original, values, contents(original), read_manifest(Path(manifest))
         )

@@ -222,6 +222,16 @@ def test_an_expert_that_is_missing_is_named(exports: dict[Cell, Path], tmp_path:
         load_model(altered(tmp_path, gone, source), device="cpu")
 
 
+@pytest.mark.parametrize("fmt", ["int4_awq", "w4a8_awq", "nvfp4_awq"])
+def test_a_smoothing_scale_that_is_missing_is_named(
+    fmt: str, exports: dict[Cell, Path], tmp_path: Path
+) -> None:
+    source = scheme(exports[Cell("llama", False, "bf16", fmt)], 50)
+    lost = next(name for name in tensors(source) if name.endswith("o_proj.pre_quant_scale"))
+    with pytest.raises(UsageError, match=r"o_proj\.weight .* without pre_quant_scale"):
+        load_model(altered(tmp_path, {lost: None}, source), device="cpu")
+
+
 def test_requests_that_cannot_be_met(tmp_path: Path) -> None:
     with pytest.raises(RootError, match="holds no safetensors"):
         load_model(tmp_path)
@@ -233,6 +243,9 @@ def test_requests_that_cannot_be_met(tmp_path: Path) -> None:
         load_model(TOP100, device="toaster")
     with pytest.raises(CapabilityError, match=r"cuda:99 is not there"):
         load_model(TOP100, device="cuda:99")
+    manifest = next(TOP100.glob("layer-sensitivity/*_coverage_from_baseline.json"))
+    with pytest.raises(UsageError, match="is quantized itself"):
+        load_model(TOP100, base=TOP100, manifest=manifest)
     with pytest.raises(UsageError, match="is no coverage manifest"):
         load_model(TOP100, base=SAMPLES / "base", manifest=TOP100 / "config.json")
 

@@ -100,6 +100,16 @@ def drop(suffix: str) -> Callable[[Mutant, Path], list[Location]]:
     return plant
 
 
+def drop_all_smoothing(mutant: Mutant, scheme: Path) -> list[Location]:
+    """The pre_quant_scale of every o_proj, so that no layer tells that it belongs there."""
+    modules = [m for m in quantized(scheme, "pre_quant_scale") if m.endswith(".o_proj")]
+    assert modules
+    with tensors(scheme) as found:
+        for module in modules:
+            del found[f"{module}.pre_quant_scale"]
+    return [place for module in modules for place in scale(module, "pre_quant_scale")]
+
+
 def cut_scale(mutant: Mutant, scheme: Path) -> list[Location]:
     """A weight_scale with other sides than any format has."""
     module = one_of(scheme)
@@ -250,6 +260,7 @@ FAULTS = (
     Fault("CK201", 100, drop("weight_scale_2"), "weight_scale_2", SECOND),
     Fault("CK201", 100, drop("input_scale"), "input_scale", INPUT),
     Fault("CK201", 100, drop("pre_quant_scale"), "pre_quant_scale", SMOOTHED),
+    Fault("CK201", 50, drop_all_smoothing, "all-pre_quant_scales", FOLDED),
     Fault("CK201", 100, drop("k_scale"), "k_scale", ("fp8_kv",)),
     Fault("CK201", 50, drop("v_scale"), "v_scale", ("fp8_kv",)),
     Fault("CK203", 50, spoil_scale, "nan"),

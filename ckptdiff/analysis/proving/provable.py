@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ckptdiff.analysis.against_base import algorithms_of
 from ckptdiff.analysis.proving.agreement import Bonds
 from ckptdiff.analysis.proving.leeway import Axis
-from ckptdiff.analysis.quantization import claimed_algorithm, known_algorithm, lacking_by_place
+from ckptdiff.analysis.quantization import claimed_algorithm, known_algorithm, lacking_scales
 from ckptdiff.formats.layouts import scale_suffix
 from ckptdiff.formats.names import FUSED
 from ckptdiff.quant.arrays import STORED
@@ -82,7 +82,7 @@ class Surveyor:
         self.originals = _by_name(base)
         names = Counter(name for name, _, _ in scheme.checkpoint.items())
         self._twice = {name for name, count in names.items() if count > 1}
-        self._lacking = {key for key, suffix in lacking_by_place(scheme) if suffix in PARTS}
+        self._lacking = {key for key, suffix in lacking_scales(scheme) if suffix in PARTS}
         self._algorithms = algorithms_of(scheme)
         self._neighbours = _host_of(scheme)
         self._siblings = _below(scheme, 1)
