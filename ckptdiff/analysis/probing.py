@@ -136,8 +136,8 @@ def verdict(
     if raw and codes:
         parts.append(
             f"these numbers are garbage: the codes of {codes:,} modules were loaded without their "
-            "scales, as plain from_pretrained does, which is as far from the reference for every "
-            "scheme"
+            "scales, as plain from_pretrained does, which is far from the reference whatever a "
+            "scheme quantizes"
         )
     groups: dict[str, list[ProbeResult]] = defaultdict(list)
     for result in results:
@@ -186,6 +186,10 @@ def _curve_sentence(results: Sequence[ProbeResult], curve: CurveRow) -> str:
     kl = {result.scheme: result.kl.mean for result in results}
     first, last = curve.schemes[0], curve.schemes[-1]
     ends = f"from {kl[first]:.2e} ({first}) to {kl[last]:.2e} ({last})"
+    if len(results[0].per_prompt.kl) == 1:  # nothing to draw from
+        return (
+            f"KL {'rises' if curve.rises else 'does not rise'} with coverage on one prompt, {ends}"
+        )
     share = f"in {curve.confidence or 0:.0%} of bootstrap draws over prompts"
     if curve.rises:
         return f"KL rises with coverage, {ends}, {share}"

@@ -107,6 +107,16 @@ def test_a_healthy_sweep_rises(sweep: Path) -> None:
     assert results[0].perplexity_ratio == pytest.approx(1.00001)
 
 
+def test_one_prompt_has_no_draws(sweep: Path) -> None:
+    results = tuple(
+        replace(row, per_prompt=replace(row.per_prompt, kl=row.per_prompt.kl[:1]))
+        for row in rows(schemes(sweep), RISING)
+    )
+    verdict = probing.verdict(results, probing.curves(results), raw=False, codes=28, noise=1e-9)
+    assert verdict.startswith("KL rises with coverage on one prompt, from ")
+    assert "bootstrap" not in verdict
+
+
 def test_a_curve_that_falls_somewhere_is_said_to(sweep: Path) -> None:
     results = rows(schemes(sweep), {**RISING, 50: 1e-5})
     (curve,) = probing.curves(results)
