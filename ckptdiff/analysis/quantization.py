@@ -188,6 +188,8 @@ def _apart(scheme: SchemeEvidence, key: str) -> bool:
     mine, before = (scheme.tensors.get(f"{layer}.{name}.weight") for name in ("o_proj", "v_proj"))
     if leaf != "o_proj" or mine is None or before is None:
         return False
+    if not len(mine[1].shape) == len(before[1].shape) == 2:
+        return False
     outputs, columns = before[1].shape[0], mine[1].shape[-1]
     return outputs != columns * (2 if mine[1].dtype == "U8" else 1)
 

@@ -351,3 +351,17 @@ def test_another_algorithm_for_one_layer_of_a_mixture(mutant: Mutant) -> None:
             first = next(iter(layers))
             layers[first] = {"quant_algo": "MXFP8"}
     mutant.expect("CK401", scheme, weights_of(first))
+
+
+@pytest.mark.parametrize(
+    "pristine",
+    [cell for cell in CELLS if cell.fmt == "nvfp4_awq"],
+    ids=lambda cell: cell.name,
+    indirect=True,
+)
+@pytest.mark.parametrize("leaf", ["o_proj", "v_proj"])
+def test_a_scalar_where_awq_has_a_matrix(mutant: Mutant, leaf: str) -> None:
+    with tensors(mutant[50]) as found:
+        for name in [name for name in found if name.endswith(f".{leaf}.weight")]:
+            found[name] = reshape(found[name])
+    assert {finding.severity for finding in mutant.new()} >= {"error"}
