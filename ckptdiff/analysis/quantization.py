@@ -173,13 +173,33 @@ def _lacking_by_place(scheme: SchemeEvidence) -> Iterator[tuple[str, Suffix]]:
 def _nowhere_folded(scheme: SchemeEvidence) -> Iterator[str]:
     """Modules whose scale of AWQ no layer in front can hold. Of decoder layers alone: experts and
     vision towers may have seen no calibration data, and then have none."""
+    config = scheme.quantization
+    if config is None:
+        return
+    present = scales_of_algorithms(scheme, config)
     for key in sorted(scheme.coverage.quantized):
-        algorithm = module_algorithm(scheme.quantization, scheme.coverage.modules[key].name) or ""
-        if "AWQ" not in algorithm.upper() or not _DECODER.match(key) or norms_before(key) != ():
+        claimed = claimed_algorithm(config, scheme.coverage.modules[key].name) or ""
+        if "AWQ" not in claimed.upper() or not _DECODER.match(key) or norms_before(key) != ():
             continue
-        if algorithm.upper() == "NVFP4_AWQ" and not _apart(scheme, key):
+        # Where the tensors are none of that algorithm's, the config is wrong, which is CK401's.
+        algorithm = known_algorithm(claimed)
+        if algorithm is None or algorithm.layout not in scheme.layouts[key].names:
+            continue
+        if not present[claimed].issuperset(algorithm.scales):
+            continue
+        if claimed.upper() == "NVFP4_AWQ" and not _apart(scheme, key):
             continue
         yield key
+
+
+def scales_of_algorithms(scheme: SchemeEvidence, config: QuantConfig) -> dict[str, set[Suffix]]:
+    """algorithm -> the scales that any of its modules has."""
+    found: dict[str, set[Suffix]] = {}
+    for key in scheme.coverage.quantized:
+        name = scheme.coverage.modules[key].name
+        if claimed := claimed_algorithm(config, name):
+            found.setdefault(claimed, set()).update(scheme.scales.get(name, {}))
+    return found
 
 
 def _apart(scheme: SchemeEvidence, key: str) -> bool:

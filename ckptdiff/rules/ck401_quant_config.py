@@ -12,6 +12,7 @@ from ckptdiff.analysis.quantization import (
     known_algorithm,
     module_group_size,
     reshaped,
+    scales_of_algorithms,
 )
 from ckptdiff.records.checkpoint import QuantConfig
 from ckptdiff.records.coverage import Module
@@ -76,7 +77,7 @@ def _modules(
 ) -> Iterator[Location]:
     coverage = scheme.coverage
     layouts = scheme.layouts
-    present = _scales_of_algorithms(scheme, config)
+    present = scales_of_algorithms(scheme, config)
     told = coverage.not_quantized | coverage.not_selected
     same = config.exclude == other.exclude and config.layers == other.layers
     same = same and config.algorithm == other.algorithm
@@ -109,16 +110,6 @@ def _modules(
                 expected=differs[0],
                 actual=differs[1],
             )
-
-
-def _scales_of_algorithms(scheme: SchemeEvidence, config: QuantConfig) -> dict[str, set[Suffix]]:
-    """algorithm -> the scales that any of its modules has."""
-    found: dict[str, set[Suffix]] = {}
-    for key in scheme.coverage.quantized:
-        name = scheme.coverage.modules[key].name
-        if claimed := claimed_algorithm(config, name):
-            found.setdefault(claimed, set()).update(scheme.scales.get(name, {}))
-    return found
 
 
 def _layout(
