@@ -26,17 +26,26 @@ def exports(corpus: Path) -> dict[Cell, Path]:
     return ensure(corpus, cells("ci"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
+def healthy_cells() -> dict[Cell, Mutant]:
+    """What `pristine` has made: pytest would make it anew for every set of parameters."""
+    return {}
+
+
+@pytest.fixture
 def pristine(
     request: pytest.FixtureRequest,
     exports: dict[Cell, Path],
+    healthy_cells: dict[Cell, Mutant],
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Mutant]:
-    """A healthy cell of the corpus with its base."""
+) -> Mutant:
+    """A healthy cell of the corpus with its base, only to be copied."""
     cell: Cell = request.param
-    folder = tmp_path_factory.mktemp("pristine")
-    yield Mutant.of(exports[cell], base_of(exports[cell].parents[1], cell), folder)
-    shutil.rmtree(folder)
+    if cell not in healthy_cells:
+        folder = tmp_path_factory.mktemp("pristine")
+        base = base_of(exports[cell].parents[1], cell)
+        healthy_cells[cell] = Mutant.of(exports[cell], base, folder)
+    return healthy_cells[cell]
 
 
 @pytest.fixture
