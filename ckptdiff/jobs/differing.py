@@ -15,6 +15,7 @@ from queue import Empty, SimpleQueue
 from ckptdiff.analysis.codes import CodeSums
 from ckptdiff.analysis.differing.deltas import Cause, Outcome
 from ckptdiff.analysis.differing.difference import Sums, is_precise
+from ckptdiff.analysis.differing.onepass import OnePass, one_pass
 from ckptdiff.analysis.differing.operands import OpenPair, Workspace, compared, open_pair
 from ckptdiff.analysis.differing.pairs import Operand, Pair
 from ckptdiff.analysis.tensors import TensorReader
@@ -29,6 +30,11 @@ STAGE = "compare"
 REPORT_SECONDS = 0.05
 # Elements that one task goes through: long enough to hide what a task costs.
 _SPAN = 1 << 21
+# Bytes from which on a compiled pass saves more than numba takes to be imported.
+_WORTH_COMPILING = 1 << 30
+# What it wants: chunks that stay near the processor, and no more threads than memory can feed.
+# numba itself takes 126 MiB of the 150 that `diff` may have, a thread 9.
+_COMPILED_CHUNK, _COMPILED_THREADS = 250_000, 2
 # Elements that are worked on in float64 at once, which takes less than a second pass.
 _SMALL = 1 << 12
 # What a tensor can do to its reader, by its header or by its bytes.
@@ -94,9 +100,11 @@ def compare(
         for pair in pairs
         if outcomes[pair.key].status in ("changed", "dtype") and not outcomes[pair.key].reason
     ]
-    sink(Started(STAGE, sum(work.nbytes for work in todo), "bytes"))
+    nbytes = sum(work.nbytes for work in todo)
+    sink(Started(STAGE, nbytes, "bytes"))
+    compiled = one_pass() if nbytes >= _WORTH_COMPILING else None
     with TensorReader() as reader:
-        run = _Run(reader, a, b, raw)
+        run = _Run(reader, a, b, raw, compiled)
         run.all(todo, jobs, sink, cancel)
         run.exact = True
         again = [
@@ -217,6 +225,7 @@ class _Run:
     a: SchemeEvidence
     b: SchemeEvidence
     raw: bool
+    one_pass: OnePass | None
     exact: bool = False
     stop: CancelToken = field(default_factory=CancelToken)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -229,7 +238,7 @@ class _Run:
         threads = [
             # A daemon: even `start` has a lock that an interrupt can leave locked.
             threading.Thread(target=self._work, args=(tasks,), name="ckptdiff-diff", daemon=True)
-            for _ in range(min(threads_for_arithmetic(jobs), most))
+            for _ in range(min(self._threads(jobs), most))
         ]
         try:
             for thread in threads:
@@ -241,6 +250,14 @@ class _Run:
                 if thread.is_alive():
                     thread.join()
         self.stop = CancelToken()
+
+    @property
+    def _chunk(self) -> int | None:
+        return None if self.one_pass is None else _COMPILED_CHUNK
+
+    def _threads(self, jobs: int | None) -> int:
+        most = threads_for_arithmetic(jobs)
+        return most if self.one_pass is None else min(most, _COMPILED_THREADS)
 
     def _report(self, running: int, sink: Sink, cancel: CancelToken) -> None:
         """Pass on what threads say until the last one ends: only the caller's thread reports."""
@@ -262,7 +279,14 @@ class _Run:
         for work in todo:
             scales = work.cause not in ("scales", "codes and scales")
             try:
-                opened = open_pair(self.reader, self.a, self.b, work.pair, same_scales=scales)
+                opened = open_pair(
+                    self.reader,
+                    self.a,
+                    self.b,
+                    work.pair,
+                    same_scales=scales,
+                    chunk=self._chunk,
+                )
             except FAILURES as error:
                 work.reason = _reason(error)
                 continue
@@ -272,7 +296,7 @@ class _Run:
                 yield work, first, last
 
     def _work(self, tasks: Iterator[_Task]) -> None:
-        room = Workspace()
+        room = Workspace(self._chunk, self.one_pass)
         try:
             while not self.stop.cancelled:
                 with self.lock:

@@ -37,6 +37,7 @@ _PARTS = (
     _Part("pillow", "image prompts", "probe"),
     _Part("nvidia-modelopt", "re-export through ModelOpt", "modelopt"),
     _Part("requests", "ModelOpt imports it", "modelopt"),
+    _Part("numba", "a faster diff of large checkpoints", "fast"),
 )
 _SECONDS = 60
 _LIST_DEVICES = (

@@ -1,8 +1,8 @@
 """How fast `diff` is, measured in one run against what people would write with torch.
 
-    python tests/bench/difference.py [--gb 0.36] [--dir DIR] [--repeats 5]
+    python tests/bench/difference.py [--gb 1.44] [--dir DIR] [--repeats 5]
 
-Needs safetensors with torch. Two checkpoints of `--gb` each (BF16, 4 tensors) differ
+Needs safetensors with torch. Two checkpoints of `--gb` each (BF16, 16 tensors) differ
 everywhere; a third is the first as FP8 with a scale a tensor. Ours reads, dequantises and takes
 all statistics of `diff`, its histogram and saturation included, from two directories that are
 already hashed; the rival loads both and takes six statistics of whole tensors, or only the
@@ -39,7 +39,7 @@ from ckptdiff.events import CancelToken, silent
 from ckptdiff.jobs.differing import compare
 from ckptdiff.jobs.reading import read_one
 
-TENSORS = 4  # as large as in the MLP of a model of 7 B
+TENSORS = 16  # as large as in the MLP of a model of 7 B
 COLUMNS = 4096
 SCALE = 3e-4
 
@@ -59,7 +59,7 @@ print(peak() - before, report.total.changed + report.total.dtype)
 def main() -> int:
     """Run everything and print one line a figure; 0 if every target was met."""
     parser = argparse.ArgumentParser(description="Measure diff against torch.")
-    parser.add_argument("--gb", type=float, default=0.36, help="size of a BF16 checkpoint")
+    parser.add_argument("--gb", type=float, default=1.44, help="size of a BF16 checkpoint")
     parser.add_argument("--large", type=float, default=4.0, help="size of the largest tensor")
     parser.add_argument("--dir", type=Path, help="where to write (default: the temp directory)")
     parser.add_argument("--repeats", type=int, default=5, help="rounds, of which the least counts")

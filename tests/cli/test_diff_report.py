@@ -118,7 +118,13 @@ def test_cancel_while_comparing(base: Path, scheme: Path) -> None:
         ckptdiff.diff(base, scheme, sink=sink, cancel=cancel)
 
 
-def test_numbers_do_not_depend_on_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("worth_compiling", [0, 1 << 40])
+def test_numbers_do_not_depend_on_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worth_compiling: int
+) -> None:
+    monkeypatch.setattr("ckptdiff.jobs.differing._WORTH_COMPILING", worth_compiling)
+    monkeypatch.setattr("ckptdiff.jobs.differing._COMPILED_CHUNK", 100)
+    monkeypatch.setattr("ckptdiff.jobs.differing._COMPILED_THREADS", 5)
     monkeypatch.setattr("ckptdiff.jobs.differing._SPAN", 500)
     monkeypatch.setattr("ckptdiff.analysis.differing.operands.CHUNK", 100)
     rng = np.random.default_rng(0)

@@ -3,7 +3,8 @@
 A chunk is worked on in float32, and its sums are added up in float64, which leaves a relative
 error of 1e-6: enough for everything but small differences of large sums. Where those matter
 (`is_precise` says so), and where float32 overflows, underflows or meets what is not finite, the
-same is done in float64. Which tensors belong together is decided elsewhere.
+same is done in float64. Where `onepass` is there, float64 costs nothing. Which tensors belong
+together is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from ckptdiff.analysis.codes import bits
+from ckptdiff.analysis.differing.onepass import OnePass, Passed
 from ckptdiff.quant.arrays import F32, Array
 from ckptdiff.records.delta import Number, Statistics
 
@@ -51,7 +54,8 @@ class Sums:
     `elements` counts all, `nonfinite` those that are NaN or infinite in x or y and are in no
     sum. `first` is the flat index of the first element that differs. `decades` counts errors
     by decade: `seen` of them, and `unseen` more that are distributed alike. `touched`: not all
-    stored bytes are equal, or what they stand for is not.
+    stored bytes are equal, or what they stand for is not. `rounded`: sums of elements that differ
+    were taken in float32.
     """
 
     elements: int = 0
@@ -70,6 +74,7 @@ class Sums:
     seen: int = 0
     unseen: int = 0
     touched: bool = False
+    rounded: bool = False
 
     def add(self, other: Sums) -> None:
         """Take in the sums of other elements of the same tensor, or of another one."""
@@ -89,6 +94,7 @@ class Sums:
         self.seen += other.seen
         self.unseen += other.unseen
         self.touched |= other.touched
+        self.rounded |= other.rounded
 
     def unchanged(self, x: Array) -> None:
         """Add a chunk that both sides share, byte for byte; `x` as for `take`.
@@ -134,10 +140,42 @@ class Sums:
         self._lengths(x.size, xx, xd, dd, xx + 2 * xd + dd, xx + xd)
         self.size += float(np.einsum("i->", size))
         self.top = max(self.top, top)
+        self.rounded = True
         if changed := int(np.count_nonzero(unequal)):
             self._changed(changed, first + int(unequal.argmax()))
-            self._sort(size, unequal, changed, sampled, _EDGES_32)
+            if stride := self._stride(changed, sampled):
+                self._sort(size[np.flatnonzero(unequal)[::stride]], changed, _EDGES_32)
         return True
+
+    def take_at_once(
+        self,
+        one_pass: OnePass,
+        x: F32,
+        y: F32,
+        first: int,
+        bitwise: bool = False,
+        sampled: bool = False,
+    ) -> None:
+        """As `take_exactly`, for float32 and in one pass; `bitwise`: an element counts as changed
+        when its bits differ."""
+        found = Passed(*one_pass(x, y, bitwise))
+        self._lengths(x.size, found.xx, found.xd, found.dd, found.yy, found.xy)
+        self.nonfinite += found.nonfinite
+        self.size += found.size
+        self.top = max(self.top, float(np.int64(found.top).view(np.float64)))
+        if not found.changed:
+            return
+        stride = self._stride(found.changed, sampled)
+        if self.first is not None and self.first < first and not stride:
+            self.changed += found.changed
+            return
+        unequal = bits(x) != bits(y) if bitwise else unequal_values(x, y)
+        self._changed(found.changed, first + int(unequal.argmax()))
+        if stride:
+            where = np.flatnonzero(unequal)[::stride]
+            size = np.abs(y[where].astype(np.float64) - x[where])
+            size[~np.isfinite(size)] = 0
+            self._sort(size, found.changed, _EDGES)
 
     def take_exactly(
         self,
@@ -149,7 +187,7 @@ class Sums:
     ) -> None:
         """As `take`, in float64 and for any values; NaN counts as equal to NaN."""
         x, y = widened(x, y)
-        unequal = differs if differs is not None else (x != y) & ~(np.isnan(x) & np.isnan(y))
+        unequal = differs if differs is not None else unequal_values(x, y)
         finite = np.isfinite(x) & np.isfinite(y)
         if lost := x.size - int(np.count_nonzero(finite)):
             self.nonfinite += lost
@@ -163,7 +201,8 @@ class Sums:
         self.top = max(self.top, float(size.max(initial=0.0)))
         if changed := int(np.count_nonzero(unequal)):
             self._changed(changed, first + int(unequal.argmax()))
-            self._sort(size, unequal, changed, sampled, _EDGES)
+            if stride := self._stride(changed, sampled):
+                self._sort(size[np.flatnonzero(unequal)[::stride]], changed, _EDGES)
 
     def histogram(self) -> dict[int, float]:
         """Errors by decade, all of them; the largest one is never missing."""
@@ -189,18 +228,21 @@ class Sums:
         if first is not None and (self.first is None or first < self.first):
             self.first = first
 
-    def _sort(
-        self, size: Array, unequal: NDArray[np.bool_], changed: int, sampled: bool, edges: Array
-    ) -> None:
-        """Absolute errors into their decades. Where many of a large tensor differ, some chunks
-        stand for the others, and in those some errors for their neighbours."""
-        dense = sampled and changed > _FEW
-        if dense and self.seen > _ENOUGH * (self.unseen + changed):
+    def _stride(self, changed: int, sampled: bool) -> int:
+        """Of every how many of a chunk's changed elements the histogram sees one; 0: of none.
+
+        Where many of a large tensor differ, some chunks stand for the others, and in those some
+        errors for their neighbours."""
+        if not sampled or changed <= _FEW:
+            return 1
+        if self.seen > _ENOUGH * (self.unseen + changed):
             self.unseen += changed
-            return
+            return 0
         # Every so many of those that changed: of all elements they may be few.
-        stride = min(_STRIDE, changed // _FEW) if dense else 1
-        part = size[np.flatnonzero(unequal)[::stride]]
+        return min(_STRIDE, changed // _FEW)
+
+    def _sort(self, part: Array, changed: int, edges: Array) -> None:
+        """The absolute errors of some of a chunk's changed elements into their decades."""
         scale = changed / part.size
         part = part[part > 0]
         places = np.searchsorted(edges, part, side="right") - 1
@@ -212,6 +254,12 @@ class Sums:
         self.seen += changed
 
 
+def unequal_values(x: Array, y: Array) -> NDArray[np.bool_]:
+    """Where two arrays differ, NaN being equal to NaN."""
+    differs: NDArray[np.bool_] = (x != y) & ~(np.isnan(x) & np.isnan(y))
+    return differs
+
+
 def widened(x: Array, y: Array) -> tuple[Array, Array]:
     """Copies of both in a float that holds their values and differences: float64, and for
     integers of 64 bits, of which float64 makes one number beyond 2^53, long double."""
@@ -220,9 +268,9 @@ def widened(x: Array, y: Array) -> tuple[Array, Array]:
 
 
 def is_precise(sums: Sums) -> bool:
-    """Whether sums taken in float32 are good for the cosine distance: not when the vectors
-    are so nearly parallel that it is a small difference of large numbers."""
-    if sums.dd == 0 or sums.xx == 0:
+    """Whether the sums are good for the cosine distance: not those taken in float32 when the
+    vectors are so nearly parallel that it is a small difference of large numbers."""
+    if not sums.rounded or sums.dd == 0 or sums.xx == 0:
         return True
     return _across(sums) > 0.02 * sums.dd and sums.yy > 0.02 * sums.xx
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ckptdiff.analysis.codes import CodeSums, at_their_extreme, bits, code_sums
 from ckptdiff.analysis.differing.difference import CHUNK, Sums
+from ckptdiff.analysis.differing.onepass import OnePass
 from ckptdiff.analysis.differing.pairs import Fold, Gain, Operand, Pair, Part
 from ckptdiff.analysis.tensors import TensorReader
 from ckptdiff.analysis.unpacking import open_rows
@@ -33,6 +34,8 @@ _TRANSPOSED_CHUNK = 1 << 20
 _SAMPLED = 1 << 16
 # Values in a row beyond which a weight that is read by rows is no weight of a model.
 _WIDEST = 1 << 24
+# Elements that are compared before all others.
+_GLANCE = 1 << 10
 _HALF_FIELDS = np.uint32(0x8FFFE000).view(np.int32)
 _HALF_BIAS = np.float32(2.0 ** (127 - 15))
 
@@ -80,10 +83,12 @@ class OpenPair:
 
 
 class Workspace:
-    """Room for the float32 of one chunk of each side, which a thread asks for once."""
+    """What a thread asks for once: room for the float32 of one chunk of each side, and the
+    compiled pass over them where there is one."""
 
-    def __init__(self) -> None:
-        self.a, self.b = np.empty((2, 2 * CHUNK), np.float32)
+    def __init__(self, chunk: int | None, one_pass: OnePass | None) -> None:
+        self.a, self.b = np.empty((2, 2 * (chunk or CHUNK)), np.float32)
+        self.one_pass = one_pass
 
 
 def open_pair(
@@ -93,10 +98,12 @@ def open_pair(
     pair: Pair,
     *,
     same_scales: bool,
+    chunk: int | None = None,
 ) -> OpenPair:
     """Both sides of a pair that has two of the same shape and no obstacle.
 
-    `same_scales`: what lies beside the two weights is the same. Raises `MisfitError` when codes
+    `same_scales`: what lies beside the two weights is the same. `chunk`: about how many elements
+    are gone through at a time, None: as many as suit numpy. Raises `MisfitError` when codes
     and scales do not go together, `KeyError` for a dtype without numbers, `Unreadable`.
     """
     assert pair.a is not None and pair.b is not None
@@ -110,7 +117,7 @@ def open_pair(
     factor = None if pair.fold is None else _ratio(reader, a, b, pair.fold)
     gains = None if pair.gain is None else _gains(reader, a, b, pair.gain)
     transposed = any(map(_is_transposed, (pair.a, pair.b)))
-    step = max(1, (_TRANSPOSED_CHUNK if transposed else CHUNK) // max(1, columns))
+    step = max(1, (_TRANSPOSED_CHUNK if transposed else chunk or CHUNK) // max(1, columns))
     grain = math.lcm(*(_grain(side) for side in (pair.a, pair.b)))
     plain = pair.a.coding is None and pair.b.coding is None
     alike = pair.a.tensor.dtype == pair.b.tensor.dtype and pair.a.coding == pair.b.coding
@@ -178,13 +185,16 @@ def _compare(
     y = _floats(pair.b, b, at, room.b)
     if x.shape != y.shape:
         raise MisfitError(f"{x.size} values against {y.size}")
-    differs = (bits(a) != bits(b)).reshape(-1) if pair.bitwise else None
     first = at * pair.columns
-    if not exact and x.dtype == y.dtype == np.float32:
+    single = x.dtype == y.dtype == np.float32
+    if single and room.one_pass is not None:
+        return sums.take_at_once(room.one_pass, x, y, first, pair.bitwise, sampled)
+    differs = (bits(a) != bits(b)).reshape(-1) if pair.bitwise else None
+    if single and not exact:
         if sums.take(x, y, first, differs, sampled):
-            return
+            return None
         y = _floats(pair.b, b, at, room.b)  # it has been written over
-    sums.take_exactly(x, y, first, differs, sampled)
+    return sums.take_exactly(x, y, first, differs, sampled)
 
 
 def _values_in(operand: Operand) -> int:
@@ -380,5 +390,7 @@ def _from_half(stored: Array) -> Array:
 
 
 def _same_bytes(a: Array, b: Array) -> bool:
-    # Not by memoryview, which compares item by item: forty times as long.
-    return bool(np.array_equal(bits(a), bits(b)))
+    # Not by memoryview, which compares item by item: forty times as long. The beginning first:
+    # where everything differs, it tells.
+    a, b = bits(a).reshape(-1), bits(b).reshape(-1)
+    return bool(np.array_equal(a[:_GLANCE], b[:_GLANCE]) and np.array_equal(a, b))

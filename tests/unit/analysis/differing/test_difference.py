@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import fields
 
 import ml_dtypes
 import numpy as np
@@ -12,29 +14,61 @@ from hypothesis import strategies as st
 
 from ckptdiff.analysis.codes import CodeSums, at_their_extreme, code_sums
 from ckptdiff.analysis.differing.difference import CHUNK, Sums, is_precise, statistics
+from ckptdiff.analysis.differing.onepass import one_pass
 from ckptdiff.records.delta import Statistics
 from ckptdiff.records.layout import LayoutName
 
 
-def taken(x: np.ndarray, y: np.ndarray, pieces: int = 3, exact: bool = False) -> Sums:
+def by_numpy(found: Sums, x: np.ndarray, y: np.ndarray, at: int = 0, sampled: bool = False) -> bool:
+    """Whether float32 is good for a chunk, whose sums are added."""
+    return found.take(x, y.copy(), at, None, sampled)
+
+
+def by_numba(found: Sums, x: np.ndarray, y: np.ndarray, at: int = 0, sampled: bool = False) -> bool:
+    compiled = one_pass()
+    assert compiled is not None, "the tests need the extra `fast`"
+    found.take_at_once(compiled, x, y, at, False, sampled)
+    return True
+
+
+def exactly(found: Sums, x: np.ndarray, y: np.ndarray, at: int = 0, sampled: bool = False) -> bool:
+    found.take_exactly(x, y, at, None, sampled)
+    return True
+
+
+Route = Callable[..., bool]
+quick = pytest.mark.parametrize("route", [by_numpy, by_numba])
+
+
+def taken(x: np.ndarray, y: np.ndarray, pieces: int = 3, route: Route = by_numpy) -> Sums:
     """The sums of float32 arrays that arrive in pieces."""
     found, at = Sums(), 0
     for a, b in zip(np.array_split(x, pieces), np.array_split(y, pieces), strict=True):
         part = Sums()
         with np.errstate(all="ignore"):
-            if exact or not part.take(a.copy(), b.copy(), at):
+            if not route(part, a, b, at):
                 part = Sums()
-                part.take_exactly(a, b, at)
+                exactly(part, a, b, at)
         found.add(part)
         at += a.size
     return found
 
 
 def numbers(x: np.ndarray, y: np.ndarray) -> Statistics:
-    found = taken(x, y)
-    if not is_precise(found):
-        found = taken(x, y, exact=True)
-    return statistics(found, x.shape, packed=False)
+    """What `diff` says without numba; with it, it says what float64 does."""
+    found, exact, compiled = (taken(x, y, route=route) for route in (by_numpy, exactly, by_numba))
+    assert is_precise(compiled) and is_precise(exact)
+    equal(compiled, exact)
+    return statistics(found if is_precise(found) else exact, x.shape, packed=False)
+
+
+def equal(compiled: Sums, exact: Sums) -> None:
+    """Sums that differ in the order of their summands only."""
+    for field in fields(Sums):
+        one, other = getattr(compiled, field.name), getattr(exact, field.name)
+        # What cancels in xy or xd is as large as the lengths are.
+        room = 1e-13 * math.sqrt(exact.xx * max(exact.yy, exact.dd)) if field.name[0] == "x" else 0
+        assert one == pytest.approx(other, rel=1e-12, abs=room), field.name
 
 
 def oracle(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
@@ -193,6 +227,8 @@ def test_any_floats(pairs: list[tuple[float, float]], pieces: int) -> None:
     """Elements are never lost, sums never NaN, the order of pieces never counts."""
     x, y = (np.array(side, np.float32) for side in zip(*pairs, strict=True))
     found = taken(x, y, pieces)
+    with np.errstate(all="ignore"):
+        equal(taken(x, y, pieces, by_numba), taken(x, y, pieces, exactly))
     finite = np.isfinite(x) & np.isfinite(y)
     assert found.elements == x.size and found.nonfinite == x.size - finite.sum()
     assert found.changed == (~((x == y) | (np.isnan(x) & np.isnan(y)))).sum()
@@ -205,11 +241,12 @@ def test_any_floats(pairs: list[tuple[float, float]], pieces: int) -> None:
 def test_the_histogram_counts_decades() -> None:
     x = np.zeros(2000, np.float32)
     y = np.repeat(np.array([0, 1e-3, 9.99e-4, 5.0], np.float32), 500)
-    found = taken(x, y, exact=True)
+    found = taken(x, y, route=exactly)
     assert found.histogram() == {-3: 500, -4: 500, 0: 500}
 
 
-def test_the_histogram_of_a_large_tensor_is_near_the_truth() -> None:
+@quick
+def test_the_histogram_of_a_large_tensor_is_near_the_truth(route: Route) -> None:
     rng = np.random.default_rng(3)
     found = Sums()
     errors = []
@@ -217,7 +254,7 @@ def test_the_histogram_of_a_large_tensor_is_near_the_truth() -> None:
         x = rng.standard_normal(CHUNK).astype(np.float32)
         y = x + (rng.standard_normal(x.size) * 0.01).astype(np.float32)
         errors.append(np.abs(y - x))
-        assert found.take(x, y, 0, None, sampled=True)
+        assert route(found, x, y, sampled=True)
     every = np.concatenate(errors)
     histogram = found.histogram()
     assert sum(histogram.values()) == pytest.approx((every > 0).sum(), rel=1e-3)
@@ -226,8 +263,9 @@ def test_the_histogram_of_a_large_tensor_is_near_the_truth() -> None:
         assert histogram[decade] == pytest.approx(wanted, rel=0.1)
 
 
+@quick
 @pytest.mark.parametrize("changed", [1100, 1500, 5000, 60_000])
-def test_the_histogram_of_few_changes_in_a_large_chunk(changed: int) -> None:
+def test_the_histogram_of_few_changes_in_a_large_chunk(changed: int, route: Route) -> None:
     """They are looked at themselves, however few they are among all elements."""
     rng = np.random.default_rng(changed)
     x = rng.standard_normal(CHUNK).astype(np.float32)
@@ -235,19 +273,20 @@ def test_the_histogram_of_few_changes_in_a_large_chunk(changed: int) -> None:
     at = rng.choice(x.size, changed, replace=False)
     y[at] += np.where(np.arange(changed) % 4, np.float32(0.03), np.float32(20))
     found = Sums()
-    assert found.take(x, y, 0, None, sampled=True)
+    assert route(found, x, y, sampled=True)
     assert found.histogram() == {
         -2: pytest.approx(0.75 * changed, rel=0.1),
         1: pytest.approx(0.25 * changed, rel=0.1),
     }
 
 
-def test_the_histogram_has_the_largest_error_however_rare() -> None:
+@quick
+def test_the_histogram_has_the_largest_error_however_rare(route: Route) -> None:
     x = np.ones(CHUNK, np.float32)
     y = x + np.float32(0.03)
     y[1] = 500
     found = Sums()
-    assert found.take(x, y, 0, None, sampled=True)
+    assert route(found, x, y, sampled=True)
     histogram = found.histogram()
     assert set(histogram) == {-2, 2} and histogram[2] == 1
 
@@ -261,6 +300,36 @@ def test_changes_that_make_no_error_are_in_no_decade() -> None:
     found.take_exactly(x, y, 0, differs, sampled=True)
     assert found.changed == x.size
     assert found.histogram() == {0: pytest.approx(x.size / 250, rel=0.5)}
+
+
+@pytest.mark.parametrize("size", [1, 7, 4095, 100_003])
+def test_bits_count_where_they_differ_and_values_do_not(size: int) -> None:
+    """Zeros of either sign and NaN of two kinds, among equal and other values."""
+    kinds = np.array([0.0, -0.0, np.nan, -np.nan, np.inf, 1.5], np.float32)
+    rng = np.random.default_rng(size)
+    x, y = rng.choice(kinds, (2, size))
+    compiled = one_pass()
+    assert compiled is not None
+    for bitwise in (False, True):
+        found, exact = Sums(), Sums()
+        differs = x.view(np.uint32) != y.view(np.uint32) if bitwise else None
+        with np.errstate(all="ignore"):
+            found.take_at_once(compiled, x, y, 11, bitwise)
+            exact.take_exactly(x, y, 11, differs)
+        equal(found, exact)
+
+
+def test_the_first_difference_is_that_of_the_first_chunk() -> None:
+    x = np.zeros(3 * CHUNK, np.float32)
+    y = x.copy()
+    y[CHUNK + 5 :: 3] = 1
+    compiled = one_pass()
+    assert compiled is not None
+    found = Sums()
+    for at in range(0, x.size, CHUNK):
+        found.take_at_once(compiled, x[at:][:CHUNK], y[at:][:CHUNK], at, sampled=True)
+    assert (found.first, found.changed) == (CHUNK + 5, y.sum())
+    assert found.histogram() == {0: pytest.approx(y.sum())}
 
 
 def test_equal_chunks_count_as_the_reference_alone() -> None:
