@@ -156,6 +156,12 @@ class CheckReport:
     passed_over: tuple[PassedOver, ...]
     counts: Counts
 
+    @property
+    def why_no_base(self) -> str:
+        """Why there is no base to hold schemes against, "" when there is one."""
+        reasons = (skip.reason for skip in self.skipped if skip.code == "CK6")
+        return next(reasons, "").removeprefix("no base: ")
+
 
 @dataclass(frozen=True, slots=True)
 class ScanReport:

@@ -63,12 +63,12 @@ def verdict_lines(word: str, style: str, sentence: str, color: bool) -> list[str
     return lines
 
 
-def base_line(base: BaseRow | None) -> Iterator[str]:
-    """Which base was used."""
+def base_line(base: BaseRow | None, why_not: str = "") -> Iterator[str]:
+    """Which base was used, or why none was."""
     if base is not None:
         yield from wrap(f"base: {base.id} (found by {base.found_by})", "", "  ")
     else:
-        yield "base: none found"
+        yield from wrap(f"base: none ({why_not})" if why_not else "base: none found", "", "  ")
 
 
 def unread_lines(unread: Sequence[Unread], color: bool) -> Iterator[str]:

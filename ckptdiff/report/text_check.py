@@ -35,8 +35,7 @@ def _check_lines(report: CheckReport, color: bool) -> Iterator[str]:
     yield ""
     yield from scheme_table(report.schemes, columns=COLUMNS, color=color, judged=True)
     yield ""
-    if report.base is not None:
-        yield from base_line(report.base)
+    yield from base_line(report.base, report.why_no_base)
     yield from _recomputed(report.schemes)
     if report.config:
         yield from wrap(f"settings: {report.config}", "")

@@ -163,7 +163,7 @@ def no_reexport(state: State) -> str | None:
     if state.options.read_only:
         return "--read-only: nothing is written, so nothing is repaired"
     if state.report is None:
-        return "there is no report yet, so nobody knows what is broken"
+        return state.problem or "there is no report yet, so nobody knows what is broken"
     writing = next((record for record in state.running if record.words[0] == "reexport"), None)
     if writing is not None:
         return (
@@ -175,8 +175,8 @@ def no_reexport(state: State) -> str | None:
 
 def no_deep(state: State) -> str | None:
     if state.report is None:
-        return "the first look is not over"
-    return None if state.base_id else "no base is known to recompute weights from: --base names one"
+        return state.problem or "the first look is not over"
+    return None if state.base_id else f"no base gives the weights: {state.report.why_no_base}"
 
 
 def no_report(state: State) -> str | None:

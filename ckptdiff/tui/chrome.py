@@ -127,7 +127,7 @@ def _left(state: State) -> Line:
     if report is None:
         return []
     counts = report.counts
-    base = f"base {report.base.id}" if report.base else "no base found"
+    base = f"base {report.base.id}" if report.base else f"no base: {report.why_no_base}"
     line: list[Piece] = [(plural(counts.schemes, "scheme"), "bold")]
     for number, word, tone in (
         (counts.errors, "error", "error"),

@@ -155,5 +155,5 @@ def no_run(state: State) -> str | None:
         return state.problem or "the first look is not over"
     reference, others = subjects(state)
     if reference is None:
-        return "no base was found; choose another reference above, or start with --base DIR"
+        return f"no base: {state.report.why_no_base}; or choose another reference above"
     return None if others else "there is no scheme to compare with the reference"

@@ -244,7 +244,7 @@ def test_without_a_base_nothing_can_be_recomputed(tmp_path: Path) -> None:
     async def play(pilot: Pilot[None], app: CkptdiffApp) -> None:
         assert app.state.base_id is None
         await press(pilot, "D")
-        assert "no base is known to recompute weights from" in words_on(app)
+        assert "no base gives the weights:" in words_on(app)
         assert not app.state.deep and not app.work.deep
 
     run(root, play, WIDE)

@@ -38,6 +38,8 @@ class LayersScreen(Framed):
             self.query_one(Grid).show(self.owner.stores["layers"])
             if first and state.layers.mismatches:
                 self.query_one(Grid).next_fault(1)
+        elif state.layers is None and (state.problem or "layers" in state.failures):
+            self.query_one(Grid).show(None, "nothing to show yet")
 
     @property
     def count(self) -> str:

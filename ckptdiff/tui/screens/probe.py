@@ -66,7 +66,11 @@ class ProbeScreen(Framed):
         own = state.probed.job if state.probed is not None else ""
         doing = [work for work in state.work if work.job == own]
         now = (state.probed, state.report, state.marked, state.form, doing)
-        if state.report is None or now == self._shown:
+        if now == self._shown:
+            return
+        if state.report is None:
+            if state.problem:
+                self.query_one(Grid).show(None, "nothing to show yet")
             return
         self._shown = now
         grid = self.query_one(Grid)
