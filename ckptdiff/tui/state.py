@@ -156,6 +156,11 @@ class State:
     def base_id(self) -> str | None:
         return self.report.base.id if self.report and self.report.base else None
 
+    @property
+    def stuck(self) -> bool:
+        """Whether there is no sweep to show, and a reason instead."""
+        return self.report is None and bool(self.problem)
+
     def label(self, id: str) -> str:
         """A short name that tells a scheme apart from the others."""
         return labels([row.id for row in self.schemes], self.base_id).get(id, id)

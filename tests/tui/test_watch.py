@@ -11,6 +11,7 @@ import pytest
 from driving import drive, press, screen_text, settle, until
 from textual.pilot import Pilot
 
+from ckptdiff.tui.actions import BY_ID
 from ckptdiff.tui.app import CkptdiffApp
 
 SPEC = build.SweepSpec()
@@ -140,10 +141,12 @@ def test_an_empty_root_waits_for_its_first_scheme(tmp_path: Path) -> None:
     async def scenario(pilot: Pilot[None]) -> None:
         app = app_of(pilot)
         assert "holds no checkpoint" in " ".join(screen_text(app).split())
-        assert "reading headers" not in screen_text(app)
-        for key in "123456?":
-            await press(pilot, {"?": "question_mark"}.get(key, key))
-        await press(pilot, "escape", "1")
+        for key in "12345":
+            await press(pilot, key)
+            assert "nothing to show yet" in screen_text(app), key
+            assert "…" not in screen_text(app), key
+        assert "holds no checkpoint" in (BY_ID["deep"].why_not(app.state) or "")
+        await press(pilot, "6", "question_mark", "escape", "1")
         sweep = build.write_sweep(tmp_path / "made")
         os.rename(sweep / SPEC.scheme(30), root / SPEC.scheme(30))  # noqa: PTH104
         await look(pilot)

@@ -10,7 +10,7 @@ from textual.widget import Widget
 
 from ckptdiff.records.delta import DiffReport
 from ckptdiff.tui.describe import delta_lines, histogram_lines
-from ckptdiff.tui.screens.mode import Framed
+from ckptdiff.tui.screens.mode import NOTHING_YET, Framed
 from ckptdiff.tui.screens.pages import DeltaPage, TensorPage
 from ckptdiff.tui.state import State
 from ckptdiff.tui.text import Line, wrapped
@@ -63,6 +63,8 @@ class DiffScreen(Framed):
         """Why there is nothing to see."""
         if (failure := state.failures.get("diff")) is not None:
             return failure.replace("\n", " ")
+        if state.stuck:
+            return NOTHING_YET
         if state.pair is None:
             return "mark two schemes in Sweep (space), or open a cell of Identity"
         return "comparing …"

@@ -10,7 +10,7 @@ from textual.widget import Widget
 from ckptdiff.records.detail import Overlap
 from ckptdiff.tui.describe import pair_lines
 from ckptdiff.tui.letters import letters_store
-from ckptdiff.tui.screens.mode import Framed
+from ckptdiff.tui.screens.mode import NOTHING_YET, Framed
 from ckptdiff.tui.state import State
 from ckptdiff.tui.text import Line
 from ckptdiff.tui.widgets.heatmap import HeatMap
@@ -33,6 +33,8 @@ class IdentityScreen(Framed):
         yield ScrollPanel(self._detail, id="below")
 
     def draw(self, state: State) -> None:
+        if state.stuck:
+            self.query_one(HeatMap).show(None, NOTHING_YET)
         if state.overlap is None and state.letters and not state.hashed:
             self._shown = None
             ids = [row.id for row in state.schemes]

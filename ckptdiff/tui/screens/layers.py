@@ -9,7 +9,7 @@ from textual.widget import Widget
 
 from ckptdiff.records.layers import LayersReport
 from ckptdiff.tui.describe import cell_lines
-from ckptdiff.tui.screens.mode import Framed
+from ckptdiff.tui.screens.mode import NOTHING_YET, Framed
 from ckptdiff.tui.screens.pages import ModulePage
 from ckptdiff.tui.state import State
 from ckptdiff.tui.text import Line
@@ -38,8 +38,8 @@ class LayersScreen(Framed):
             self.query_one(Grid).show(self.owner.stores["layers"])
             if first and state.layers.mismatches:
                 self.query_one(Grid).next_fault(1)
-        elif state.layers is None and (state.problem or "layers" in state.failures):
-            self.query_one(Grid).show(None, "nothing to show yet")
+        elif state.layers is None and (state.stuck or "layers" in state.failures):
+            self.query_one(Grid).show(None, NOTHING_YET)
 
     @property
     def count(self) -> str:

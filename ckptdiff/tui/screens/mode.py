@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from ckptdiff.tui.app import CkptdiffApp
 
 
+# In place of a grid, where something keeps every mode from being filled.
+NOTHING_YET = "nothing to show yet"
+
+
 class Hears:
     """A screen that is told what comes of jobs, on top or not."""
 

@@ -16,7 +16,7 @@ from textual.widget import Widget
 from ckptdiff.tui.probe_view import curve_lines, detail_lines, form_fields, probe_store
 from ckptdiff.tui.probing import asked, form_with
 from ckptdiff.tui.screens.dialogs import ask_for
-from ckptdiff.tui.screens.mode import Framed
+from ckptdiff.tui.screens.mode import NOTHING_YET, Framed
 from ckptdiff.tui.state import State
 from ckptdiff.tui.text import Line
 from ckptdiff.tui.widgets.form import Field, Form
@@ -69,8 +69,8 @@ class ProbeScreen(Framed):
         if now == self._shown:
             return
         if state.report is None:
-            if state.problem:
-                self.query_one(Grid).show(None, "nothing to show yet")
+            if state.stuck:
+                self.query_one(Grid).show(None, NOTHING_YET)
             return
         self._shown = now
         grid = self.query_one(Grid)

@@ -12,7 +12,7 @@ from textual.widget import Widget
 
 from ckptdiff import api
 from ckptdiff.tui.actions import findings_of
-from ckptdiff.tui.screens.mode import Framed
+from ckptdiff.tui.screens.mode import NOTHING_YET, Framed
 from ckptdiff.tui.state import State
 from ckptdiff.tui.text import Line, short_names
 from ckptdiff.tui.widgets.grid import Grid
@@ -56,8 +56,8 @@ class SweepScreen(Framed):
             grid.show(sweep_store(state.report, hashing, state.identity))
             self.query_one("#side", Panel).redraw()
             grid.refresh(layout=True)
-        elif state.report is None and state.problem:
-            grid.show(None, "nothing to show yet")
+        elif state.stuck:
+            grid.show(None, NOTHING_YET)
         if state.seek is not None:
             self._go_to(state.seek)
         grid.marked, grid.changed = state.marked, state.changed
