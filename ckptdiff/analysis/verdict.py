@@ -15,6 +15,7 @@ from ckptdiff.records.checkpoint import Unread
 from ckptdiff.records.evidence import Evidence, IdentityGroup, SchemeEvidence
 from ckptdiff.records.finding import SEVERITIES, Finding, Severity
 from ckptdiff.records.report import Verdict
+from ckptdiff.records.wording import plural
 
 _COVERAGE = ("CK301", "CK302")
 
@@ -37,7 +38,7 @@ def verdict(
     if sentence is None:
         sentence = _no_fault(evidence, findings, all_rules)
     if ignored:
-        sentence += f"; {_plural(len(ignored), 'finding')} ignored"
+        sentence += f"; {plural(len(ignored), 'finding')} ignored"
     if unread:
         sentence += f"; {_unread(unread)}"
     return Verdict(
@@ -90,7 +91,7 @@ def _fault(evidence: Evidence, findings: Sequence[Finding]) -> str | None:
     if not errors:
         return None
     schemes = sorted({id for f in errors for id in f.schemes}, key=natural)
-    count = f"{len(schemes)} of {_plural(len(evidence.schemes), 'scheme')}"
+    count = f"{len(schemes)} of {plural(len(evidence.schemes), 'scheme')}"
     names = _names(evidence, schemes)
     if all(f.code in _COVERAGE or f.code == "CK503" for f in errors):
         does, manifest = ("does", "its manifest declares")
@@ -107,7 +108,7 @@ def _copies(evidence: Evidence, groups: Sequence[IdentityGroup]) -> str:
     count = len(largest.schemes)
     sentence = _claims(evidence, largest.schemes, f"{count} schemes carry one set of weights")
     if len(groups) > 1:
-        others = _plural(len(groups) - 1, "other group")
+        others = plural(len(groups) - 1, "other group")
         sentence += f"; {others} of schemes {'is' if len(groups) == 2 else 'are'} copies too"
     return sentence
 
@@ -119,7 +120,7 @@ def _claims(evidence: Evidence, ids: Iterable[str], what: str) -> str:
     percents = sorted(d.percent for d in declared if d.percent is not None)
     recipes = [d.recipes_total for d in declared if d.recipes_total is not None]
     held = members[0].coverage
-    holds = f"their tensors hold {len(held.quantized)} of {_plural(len(held.scope), 'module')}"
+    holds = f"their tensors hold {len(held.quantized)} of {plural(len(held.scope), 'module')}"
     if not percents or not recipes:
         return f"{what}: {holds}"
     span = f"{percents[0]:g}"
@@ -142,7 +143,7 @@ def _same_layers(evidence: Evidence, errors: Sequence[Finding]) -> list[str]:
 
 def _no_fault(evidence: Evidence, findings: Sequence[Finding], all_rules: bool) -> str:
     count = len(evidence.schemes)
-    schemes = _plural(count, "scheme")
+    schemes = plural(count, "scheme")
     followed = sum(s.coverage.agrees for s in evidence.schemes)
     judged = sum(s.has_manifest for s in evidence.schemes)
     parts = []
@@ -170,7 +171,7 @@ def _no_fault(evidence: Evidence, findings: Sequence[Finding], all_rules: bool) 
     if evidence.base is None and any(s.coverage.quantized for s in evidence.schemes):
         parts.append("no base to hold them against" if count > 1 else "no base to hold it against")
     warnings = sum(f.severity == "warning" for f in findings)
-    found = _plural(warnings, "warning") if warnings else "no fault found"
+    found = plural(warnings, "warning") if warnings else "no fault found"
     found += "" if all_rules else " by the rules that ran"
     return f"{schemes}, {found}" + (": " + ", ".join(parts) if parts else "")
 
@@ -189,7 +190,3 @@ def _names(evidence: Evidence, schemes: Sequence[str], most: int = 4) -> str:
     ids = [titles[id] if id == "." else id for id in schemes]
     more = f" and {len(ids) - most} more" if len(ids) > most else ""
     return ", ".join(ids[:most]) + more
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

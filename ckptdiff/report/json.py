@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from inspect import cleandoc
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,16 @@ def to_json(report: object) -> bytes:
 def json_schema(name: str) -> dict[str, Any]:
     """The JSON Schema of the report that is called `name`, such as "ckptdiff.check/1"."""
     # Through JSON, where the default of a tuple is an array.
-    schema: dict[str, Any] = json.loads(json.dumps(msgspec.json.schema(SCHEMAS[name])))
+    text = json.dumps(msgspec.json.schema(SCHEMAS[name]))
+    schema: dict[str, Any] = json.loads(text, object_hook=_flush)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": name, **schema}
+
+
+def _flush(part: dict[str, Any]) -> dict[str, Any]:
+    """A description without the indentation of its docstring, which older msgspec leaves in."""
+    if isinstance(text := part.get("description"), str):
+        part["description"] = cleandoc(text)
+    return part
 
 
 def schema_path(name: str) -> Path:

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 from ckptdiff.records.finding import Finding
 from ckptdiff.records.report import CheckReport, SchemeRow
+from ckptdiff.records.wording import plural
 from ckptdiff.report.escape import printable
 from ckptdiff.report.findings import merged_infos, place_of
 from ckptdiff.report.lines import SHOWN
-from ckptdiff.report.style import human_bytes, plural
+from ckptdiff.report.style import human_bytes
 
 # Everything that begins markup of any kind, HTML included: strangers choose these names.
 _MARKUP = re.compile(r"([\\`*_{}\[\]()<>#+!|~&@$:-])")

@@ -21,8 +21,3 @@ def human_bytes(count: float) -> str:
         return f"{count:.0f} B"
     digits = 2 if count < 10 else 1 if count < 100 else 0
     return f"{count:.{digits}f} {unit}"
-
-
-def plural(count: int, noun: str, many: str = "") -> str:
-    """`count` and its noun: 1 scheme, 2 schemes; `many` where it takes more than an s."""
-    return f"{count:,} {noun if count == 1 else many or noun + 's'}"

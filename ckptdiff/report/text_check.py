@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from ckptdiff.records.finding import Finding, Skip
 from ckptdiff.records.report import CheckReport, SchemeRow
+from ckptdiff.records.wording import plural
 from ckptdiff.report.findings import merged_infos, place_of
 from ckptdiff.report.lines import (
     COLUMNS,
@@ -18,7 +19,7 @@ from ckptdiff.report.lines import (
     verdict_lines,
     wrap,
 )
-from ckptdiff.report.style import paint, plural
+from ckptdiff.report.style import paint
 from ckptdiff.report.table import scheme_table
 
 

@@ -13,6 +13,7 @@ from ckptdiff.records.delta import (
     Side,
     TensorDelta,
 )
+from ckptdiff.records.wording import plural
 from ckptdiff.report.escape import fit, printable, width
 from ckptdiff.report.lines import COLUMNS, unread_lines, verdict_lines, wrap
 from ckptdiff.report.style import paint
@@ -79,7 +80,7 @@ def _counts(total: DiffTotal) -> str:
         (total.unread, "not compared"),
     ]
     said = ", ".join(f"{count:,} {what}" for count, what in parts if count)
-    return f"{total.tensors:,} tensors: {said or 'none'}"
+    return f"{plural(total.tensors, 'tensor')}: {said or 'none'}"
 
 
 def _statuses(report: DiffReport) -> str:

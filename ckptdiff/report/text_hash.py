@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptdiff.records.hashes import HashReport, VerifyReport
+from ckptdiff.records.wording import plural
 from ckptdiff.report.escape import printable
 from ckptdiff.report.lines import SHOWN, unread_lines, wrap
-from ckptdiff.report.style import paint, plural
+from ckptdiff.report.style import paint
 
 
 def hash_text(report: HashReport, *, color: bool = False) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptdiff.records.layers import Cell, LayersReport
+from ckptdiff.records.wording import plural
 from ckptdiff.report.escape import fit, printable, width
 from ckptdiff.report.lines import COLUMNS, unread_lines, wrap
-from ckptdiff.report.style import paint, plural
+from ckptdiff.report.style import paint
 
 # What fits into a cell, and is what people call the dtypes.
 _SHORT = {"F8_E4M3": "FP8", "F8_E5M2": "E5M2", "U8": "4bit", "I8": "INT8", "I32": "4bit"}

@@ -6,9 +6,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from ckptdiff.records.plan import Outcome, Plan, PlanReport
+from ckptdiff.records.wording import plural
 from ckptdiff.report.escape import printable
 from ckptdiff.report.lines import wrap
-from ckptdiff.report.style import human_bytes, paint, plural
+from ckptdiff.report.style import human_bytes, paint
 
 _INDENT = " " * 15
 

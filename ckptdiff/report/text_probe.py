@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 from ckptdiff.analysis.probing import curve_points
 from ckptdiff.records.probe import ProbeReport, ProbeResult
+from ckptdiff.records.wording import plural
 from ckptdiff.report.escape import fit, printable, width
 from ckptdiff.report.lines import COLUMNS, unread_lines, wrap
-from ckptdiff.report.style import paint, plural
+from ckptdiff.report.style import paint
 
 _ROWS = 9
 _LEFT = 10

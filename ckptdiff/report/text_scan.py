@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ckptdiff.records.report import ScanReport
+from ckptdiff.records.wording import plural
 from ckptdiff.report.lines import COLUMNS, base_line, passed_over_lines, unread_lines, wrap
-from ckptdiff.report.style import human_bytes, plural
+from ckptdiff.report.style import human_bytes
 from ckptdiff.report.table import scheme_table
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from ckptdiff.analysis.quantization import WEIGHT_SCALES, promised_by_index
 from ckptdiff.records.evidence import Evidence, SchemeEvidence
 from ckptdiff.records.finding import Finding, Location
+from ckptdiff.records.wording import plural
 from ckptdiff.rules.base import Rule
 
 
@@ -33,7 +34,7 @@ class OrphanScale(Rule):
             places = list(_orphans(scheme, evidence.base)) if scheme.coverage.complete else []
             if places:
                 yield self.finding_at(
-                    scheme, f"{len(places)} scales belong to no quantized weight", places
+                    scheme, f"{plural(len(places), 'scale')} without a quantized weight", places
                 )
 
 

@@ -8,6 +8,7 @@ from ckptdiff.formats.layouts import scale_suffix
 from ckptdiff.records.digests import Flaws
 from ckptdiff.records.evidence import Evidence
 from ckptdiff.records.finding import Finding, Location
+from ckptdiff.records.wording import plural
 from ckptdiff.rules.base import Rule
 
 
@@ -45,7 +46,9 @@ class BadScale(Rule):
                     )
             if places:
                 yield self.finding_at(
-                    scheme, f"{len(places)} scales hold values that no scale can have", places
+                    scheme,
+                    f"{plural(len(places), 'scale')} with values that no scale can have",
+                    places,
                 )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from ckptdiff.analysis.quantization import reshaped
 from ckptdiff.records.evidence import Evidence
 from ckptdiff.records.finding import Finding, Location
+from ckptdiff.records.wording import plural
 from ckptdiff.rules.base import Rule
 
 
@@ -44,7 +45,6 @@ class ScaleLayout(Rule):
             if places:
                 yield self.finding_at(
                     scheme,
-                    f"{len(places)} scales have a shape or dtype that does not go with "
-                    "their weight",
+                    f"{plural(len(places), 'scale')} of another shape or dtype than the weight's",
                     places,
                 )

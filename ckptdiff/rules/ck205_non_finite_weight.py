@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from ckptdiff.formats.layouts import scale_suffix
 from ckptdiff.records.evidence import Evidence
 from ckptdiff.records.finding import Finding, Location
+from ckptdiff.records.wording import plural
 from ckptdiff.rules.base import Rule
 
 
@@ -41,5 +42,5 @@ class NonFiniteWeight(Rule):
             ]
             if places:
                 yield self.finding_at(
-                    scheme, f"{len(places)} tensors hold NaN or infinities", places
+                    scheme, f"NaN or infinities in {plural(len(places), 'tensor')}", places
                 )

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from ckptdiff.analysis.quantization import follows_config, fused_groups, has_orphans
 from ckptdiff.records.evidence import Evidence
 from ckptdiff.records.finding import Finding, Location
+from ckptdiff.records.wording import plural
 from ckptdiff.rules.base import Rule
 
 
@@ -42,7 +43,7 @@ class PartialGroup(Rule):
             if mixed:
                 yield self.finding(
                     [scheme],
-                    f"{len(mixed)} fused groups are quantized in part",
+                    f"{plural(len(mixed), 'fused group')} quantized in part",
                     expected="whole groups",
                     actual=", ".join(modules[key].dtype for key in mixed[0]),
                     locations=[

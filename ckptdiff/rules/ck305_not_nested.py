@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from ckptdiff.records.evidence import Evidence, SchemeEvidence
 from ckptdiff.records.finding import Finding, Location
+from ckptdiff.records.wording import plural
 from ckptdiff.rules.base import Rule
 
 
@@ -45,7 +46,7 @@ class NotNested(Rule):
     ) -> Finding:
         return self.finding(
             [larger],
-            f"drops {len(missing)} modules that the smaller {smaller.id} selects",
+            f"drops {plural(len(missing), 'module')} that the smaller {smaller.id} selects",
             expected=f"every module of {smaller.id}",
             actual=f"{len(missing)} of them dropped",
             locations=[

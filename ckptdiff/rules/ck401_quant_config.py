@@ -19,6 +19,7 @@ from ckptdiff.records.coverage import Module
 from ckptdiff.records.evidence import Evidence, SchemeEvidence
 from ckptdiff.records.finding import Finding, Location
 from ckptdiff.records.layout import Layout, Suffix
+from ckptdiff.records.wording import plural
 from ckptdiff.rules.base import Rule
 
 
@@ -57,7 +58,7 @@ class QuantConfigDisagrees(Rule):
             if places:
                 yield self.finding_at(
                     scheme,
-                    f"{config.source} disagrees with the tensors in {len(places)} places",
+                    f"{config.source} disagrees with the tensors in {plural(len(places), 'place')}",
                     places,
                 )
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from ckptdiff.records.checkpoint import QuantConfig
 from ckptdiff.records.evidence import Evidence
 from ckptdiff.records.finding import Finding, Location
+from ckptdiff.records.wording import plural
 from ckptdiff.rules.base import Rule
 
 
@@ -36,7 +37,8 @@ class ConfigDiffers(Rule):
             if places:
                 yield self.finding_at(
                     scheme,
-                    f"config.json and hf_quant_config.json differ in {len(places)} places",
+                    "config.json and hf_quant_config.json differ in "
+                    f"{plural(len(places), 'place')}",
                     places,
                 )
 

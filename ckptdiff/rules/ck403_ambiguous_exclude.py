@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from ckptdiff.records.evidence import Evidence
 from ckptdiff.records.finding import Finding, Location
+from ckptdiff.records.wording import plural
 from ckptdiff.rules.base import Rule
 
 
@@ -52,7 +53,7 @@ class AmbiguousExclude(Rule):
             if places:
                 yield self.finding_at(
                     scheme,
-                    f"{len(places)} excluded names begin the names of quantized modules",
+                    f"{plural(len(places), 'excluded name')} with which quantized modules begin",
                     places,
                 )
 

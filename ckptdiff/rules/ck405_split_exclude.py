@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from ckptdiff.analysis.quantization import follows_config, fused_groups, is_excluded
 from ckptdiff.records.evidence import Evidence, SchemeEvidence
 from ckptdiff.records.finding import Finding, Location
+from ckptdiff.records.wording import plural
 from ckptdiff.rules.base import Rule
 
 
@@ -33,7 +34,7 @@ class SplitExclude(Rule):
                 modules = scheme.coverage.modules
                 yield self.finding(
                     [scheme],
-                    f"{len(split)} fused groups are excluded in part",
+                    f"{plural(len(split), 'fused group')} excluded in part",
                     expected="whole groups",
                     actual=", ".join(sorted(modules[key].name for key in split[0])),
                     locations=[

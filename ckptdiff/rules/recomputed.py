@@ -9,6 +9,7 @@ from typing import ClassVar
 from ckptdiff.records.evidence import Evidence, SchemeEvidence
 from ckptdiff.records.finding import Finding, Location, Need
 from ckptdiff.records.proof import LOWEST_SQNR_DB, Proof
+from ckptdiff.records.wording import plural
 from ckptdiff.rules.base import Rule
 
 
@@ -88,4 +89,4 @@ def place(index: Sequence[int] | None) -> str:
 
 
 def modules(proofs: Sequence[Proof]) -> str:
-    return f"{len(proofs)} module{'s' * (len(proofs) > 1)}"
+    return plural(len(proofs), "module")

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from rich.cells import cell_len
 
-from ckptdiff.report.style import human_bytes, plural
+from ckptdiff.records.wording import plural
+from ckptdiff.report.style import human_bytes
 from ckptdiff.tui.actions import ACTIONS, BY_ID
 from ckptdiff.tui.state import MODES, Progress, State
 from ckptdiff.tui.text import Line, Piece, clipped, fit, shown, wrapped

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 
-from ckptdiff.report.style import human_bytes, plural
+from ckptdiff.records.wording import plural
+from ckptdiff.report.style import human_bytes
 from ckptdiff.tui.chrome import MARKS, TONES
 from ckptdiff.tui.text import Line, Piece, fields, fit, shown, texts
 from ckptdiff.tui.widgets.curve import bars

@@ -9,7 +9,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ckptdiff.report.style import human_bytes, plural
+from ckptdiff.records.wording import plural
+from ckptdiff.report.style import human_bytes
 from ckptdiff.tui.text import Line, Piece, fields, fit, short_names, texts, wrapped
 
 if TYPE_CHECKING:

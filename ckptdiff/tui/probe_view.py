@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ckptdiff.report.style import plural
+from ckptdiff.records.wording import plural
 from ckptdiff.report.text_probe import share_of
 from ckptdiff.tui.probing import STOPPED, Probed, asked, no_run, subjects, words
 from ckptdiff.tui.store import Column, Store, Value

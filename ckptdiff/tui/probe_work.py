@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ckptdiff import api
 from ckptdiff.errors import ChildError
 from ckptdiff.events import CancelToken, Sink
-from ckptdiff.report.style import plural
+from ckptdiff.records.wording import plural
 from ckptdiff.tui.bridge import Bridge, Paced
 from ckptdiff.tui.following import followed
 from ckptdiff.tui.probing import STOPPED, Probed, asked, names, subjects, words

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from ckptdiff import api
 from ckptdiff.errors import Cancelled, CkptdiffError
 from ckptdiff.events import CancelToken, Event, Sink, Started
-from ckptdiff.report.style import human_bytes, plural
+from ckptdiff.records.wording import plural
+from ckptdiff.report.style import human_bytes
 from ckptdiff.tui.following import followed
 from ckptdiff.tui.running import fresh_name
 from ckptdiff.tui.state import JobRecord, Stopped

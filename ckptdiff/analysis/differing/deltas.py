@@ -29,6 +29,7 @@ from ckptdiff.records.delta import (
     Statistics,
     TensorDelta,
 )
+from ckptdiff.records.wording import plural
 
 Cause = Literal["codes", "scales", "codes and scales"]
 _NUMBERS = tuple(field.name for field in fields(Statistics))
@@ -176,7 +177,7 @@ def sentence_of(
     if verdict == "same":
         asked = " that were asked for" * part
         return f"all {total.tensors:,} tensors{asked} of B are those of A, byte for byte"
-    lost = f"; {_tensors(total.unread)} could not be compared" if total.unread else ""
+    lost = f"; {plural(total.unread, 'tensor')} could not be compared" if total.unread else ""
     if verdict == "incomplete" and total.unread == total.tensors:
         return "nothing of A and B could be compared"
     if verdict == "incomplete":
@@ -225,10 +226,6 @@ def _by_how_much(total: DiffTotal, different: Sequence[Outcome]) -> str:
     if isinstance(total.sqnr_db, float):
         return f"; SQNR of the weights {total.sqnr_db:.1f} dB{acting}{apart}"
     return f"{acting}{apart}"
-
-
-def _tensors(count: int) -> str:
-    return "1 tensor" if count == 1 else f"{count:,} tensors"
 
 
 def _folded_into(outcomes: Iterable[Outcome]) -> frozenset[str]:

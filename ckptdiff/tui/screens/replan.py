@@ -19,7 +19,7 @@ from textual.screen import ModalScreen
 
 from ckptdiff.records.export import Score
 from ckptdiff.records.plan import ENGINES, Engine
-from ckptdiff.report.style import plural
+from ckptdiff.records.wording import plural
 from ckptdiff.tui.actions import command_line
 from ckptdiff.tui.plan_view import head_lines, plan_lines
 from ckptdiff.tui.reexports import Answer, Request, planned
