@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from ckptdiff.analysis.quantization import is_tied_head, known_algorithm
 from ckptdiff.formats.layouts import scale_suffix
-from ckptdiff.formats.names import keys_of, norms_before
+from ckptdiff.formats.names import expert_layer, experts_of, keys_of, norms_before
 from ckptdiff.records.against_base import AgainstBase, Pair
 from ckptdiff.records.checkpoint import Checkpoint, Tensor
 from ckptdiff.records.coverage import Module
@@ -59,12 +59,14 @@ def _classified(
 ) -> Iterator[tuple[str, Pair]]:
     of_base, of_scheme = base.tensors, scheme.tensors
     modules = {module.name: module for module in scheme.coverage.modules.values()}
-    folded = _folded(scheme, base)
+    folded, apart = _folded(scheme, base), layers_apart(scheme, base)
     for key, (name, tensor, shard) in of_scheme.items():
         owner = modules.get(name.rpartition(".")[0])
         base_name, other, _ = of_base.get(key, (None, None, ""))
         pair = Pair(name, shard, tensor, other)
-        if owner and owner.quantized and name == owner.weight:
+        if apart and experts_of(key) in apart:
+            yield "apart", pair
+        elif owner and owner.quantized and name == owner.weight:
             yield from _packed(scheme, owner, pair)
         elif scale_suffix(name):
             continue
@@ -80,7 +82,25 @@ def _classified(
         else:
             yield from _compared(scheme, base, pair, base_name, casts)
     if scheme.coverage.complete:
-        yield from _missing(scheme, base, of_scheme.keys())
+        yield from _missing(scheme, base, of_scheme.keys(), apart)
+
+
+def layers_apart(scheme: SchemeEvidence, base: SchemeEvidence) -> Collection[str]:
+    """What holds the experts of a layer, where one of the two has them one by one and the other
+    has tensors of them all, which did not show how they go together."""
+    sides = (scheme, base)
+    stacked = [
+        {
+            layer
+            for key, (_, tensor, _) in side.tensors.items()
+            if len(tensor.shape) > 2 and (layer := experts_of(key))
+        }
+        for side in sides
+    ]
+    if not any(stacked):
+        return frozenset()
+    single = [{layer for key in side.tensors if (layer := expert_layer(key))} for side in sides]
+    return (stacked[0] & single[1] - single[0]) | (stacked[1] & single[0] - single[1])
 
 
 def _compared(
@@ -102,7 +122,7 @@ def _compared(
 
 
 def _missing(
-    scheme: SchemeEvidence, base: SchemeEvidence, have: Iterable[str]
+    scheme: SchemeEvidence, base: SchemeEvidence, have: Iterable[str], apart: Collection[str]
 ) -> Iterator[tuple[str, Pair]]:
     index = scheme.checkpoint.index
     indexed = keys_of(index.weight_map).values() if index else ()
@@ -113,6 +133,8 @@ def _missing(
         module = key.removesuffix(".weight")
         packed = module in modules and modules[module].quantized
         if key in known or packed or is_tied_away(key, scheme.checkpoint):
+            continue
+        if apart and experts_of(key) in apart:
             continue
         never = is_base_only(key, base.checkpoint)
         yield "base_only" if never else "missing", Pair(name, shard, None, tensor)
@@ -191,7 +213,7 @@ def _packed(scheme: SchemeEvidence, module: Module, pair: Pair) -> Iterator[tupl
     """What can be said of a quantized weight: whether base has it, in the shape it unpacks to."""
     assert pair.tensor is not None
     if pair.base is not None:
-        if pair.base.shape not in _unpacked(scheme, module, pair.tensor):
+        if pair.base.shape not in shapes_of(scheme, module, pair.tensor):
             yield "shapes", pair
     elif not (
         is_tied_head(scheme, module)
@@ -201,7 +223,7 @@ def _packed(scheme: SchemeEvidence, module: Module, pair: Pair) -> Iterator[tupl
         yield "extra", pair
 
 
-def _unpacked(
+def shapes_of(
     scheme: SchemeEvidence, module: Module, tensor: Tensor
 ) -> tuple[tuple[int, ...], ...]:
     """The shapes [O, I] that a quantized weight can have had before packing."""

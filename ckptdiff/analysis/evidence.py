@@ -53,23 +53,23 @@ def gather(
     )
 
 
-def casts_wanted(evidence: Evidence) -> set[tuple[str, str]]:
-    """(name of a base tensor, dtype) of the casts that comparing with the base needs."""
-    if evidence.base is None or not evidence.hashed:
+def casts_wanted(evidence: Evidence, base: SchemeEvidence) -> set[tuple[str, str]]:
+    """(name of a base tensor, dtype) of the casts that comparing with `base` needs, one of the
+    evidence's."""
+    if not evidence.hashed:
         return set()
-    base = evidence.base
-    return {wanted for s in evidence.schemes for wanted in against_base.casts_wanted(s, base)}
+    held = (scheme for scheme in evidence.schemes if evidence.base_of(scheme) is base)
+    return {wanted for scheme in held for wanted in against_base.casts_wanted(scheme, base)}
 
 
 def with_base(evidence: Evidence, casts: against_base.Casts, cancel: CancelToken) -> Evidence:
     """The evidence with every scheme compared with the base, if there is one. Raises
     `Cancelled`."""
-    if evidence.base is None:
-        return evidence
     compared = {}
     for scheme in evidence.schemes:
         cancel.raise_if_cancelled()
-        compared[scheme.id] = against_base.compare(scheme, evidence.base, casts)
+        if base := evidence.base_of(scheme):
+            compared[scheme.id] = against_base.compare(scheme, base, casts)
     return replace(evidence, against_base=compared)
 
 

@@ -88,6 +88,21 @@ def not_recomputed(evidence: Evidence) -> tuple[Skip, ...]:
     )
 
 
+def not_compared(evidence: Evidence) -> tuple[Skip, ...]:
+    """What could not be held against the base for how it lies there."""
+    return tuple(
+        Skip(
+            "CK6",
+            id,
+            f"{len(compared.apart)} tensors of experts were not held against the base: one has the "
+            "experts of a layer in one tensor and the other one by one, and their shapes do not "
+            "show how they go together",
+        )
+        for id, compared in evidence.against_base.items()
+        if compared.apart
+    )
+
+
 def dtype_bytes(checkpoint: Checkpoint) -> dict[str, int]:
     """dtype -> bytes of tensor data, sorted by name."""
     total: dict[str, int] = defaultdict(int)

@@ -16,7 +16,7 @@ import numpy as np
 
 from ckptdiff.quant.arrays import CHUNK_ELEMENTS, STORED, Array, Rows, Scales, as_array
 from ckptdiff.quant.registry import dequantised
-from ckptdiff.records.checkpoint import Shard
+from ckptdiff.records.checkpoint import Shard, Tensor
 from ckptdiff.records.evidence import SchemeEvidence
 from ckptdiff.records.layout import LayoutName
 from ckptdiff.sources.local import (
@@ -48,18 +48,30 @@ class TensorReader:
 
     def rows(self, shard: Shard, name: str, elements: int = CHUNK_ELEMENTS) -> Rows:
         """A tensor [O, …] as O rows, the other dimensions in one; [n] is n rows of one."""
-        tensor = shard.tensors[name]
+        return self.rows_of(shard, shard.tensors[name], elements)
+
+    def rows_of(self, shard: Shard, tensor: Tensor, elements: int = CHUNK_ELEMENTS) -> Rows:
+        """`rows` of a tensor of a shard, or of a part of one."""
         shape = tensor.shape or (1,)
-        return self._rows(shard, name, shape[0], math.prod(shape[1:]), elements)
+        return self._rows(shard, tensor, shape[0], math.prod(shape[1:]), elements)
 
     def flat(self, shard: Shard, name: str) -> Rows:
         """A tensor of any shape as rows of one element, in the order of the file."""
-        return self._rows(shard, name, math.prod(shard.tensors[name].shape), 1, CHUNK_ELEMENTS)
+        return self.flat_of(shard, shard.tensors[name])
+
+    def flat_of(self, shard: Shard, tensor: Tensor) -> Rows:
+        """`flat` of a tensor of a shard, or of a part of one that is not transposed."""
+        return self._rows(shard, tensor, math.prod(tensor.shape), 1, CHUNK_ELEMENTS)
+
+    def serial(self, shard: Shard, name: str) -> Rows:
+        """Rows of any length that are, one behind the other, the elements of a tensor."""
+        tensor = shard.tensors[name]
+        return (self.rows_of if is_transposed(tensor) else self.flat_of)(shard, tensor)
 
     def array(self, shard: Shard, name: str) -> Array:
         """A whole tensor in its own shape: for scales, not for weights."""
         tensor = shard.tensors[name]
-        data = read_range(self._fd(shard), _start(shard, name), tensor.nbytes)
+        data = read_range(self._fd(shard), _start(shard, tensor), tensor.nbytes)
         if len(data) != tensor.nbytes:
             raise Unreadable("ended before its data did")
         return as_array(data, tensor.dtype, tensor.shape)
@@ -79,7 +91,7 @@ class TensorReader:
 
     def place(self, shard: Shard, name: str) -> tuple[int, int]:
         """(file descriptor, byte offset) of a tensor, for whoever copies it as it is."""
-        return self._fd(shard), _start(shard, name)
+        return self._fd(shard), _start(shard, shard.tensors[name])
 
     def confirm(self, *shards: Shard) -> None:
         """Raise `Unreadable` when one of the shards is not what it was when it was opened."""
@@ -87,16 +99,23 @@ class TensorReader:
             if identity(self._fd(shard)) != shard.identity:
                 raise Unreadable(CHANGED)
 
-    def _rows(self, shard: Shard, name: str, count: int, columns: int, elements: int) -> Rows:
-        dtype = STORED[shard.tensors[name].dtype]
-        fd, start, width = self._fd(shard), _start(shard, name), columns * dtype.itemsize
+    def _rows(self, shard: Shard, tensor: Tensor, count: int, columns: int, elements: int) -> Rows:
+        dtype = STORED[tensor.dtype]
+        fd, start, width = self._fd(shard), _start(shard, tensor), columns * dtype.itemsize
+        pitch = tensor.part.pitch * dtype.itemsize if tensor.part else 0
 
         def read(first: int, stop: int) -> Array:
             array = np.empty((stop - first, columns), dtype)
             read_into(fd, start + first * width, array)
             return array
 
-        return Rows(count, columns, read, elements)
+        def gather(first: int, stop: int) -> Array:
+            array = np.empty((columns, stop - first), dtype)
+            for number, column in enumerate(array):
+                read_into(fd, start + number * pitch + first * dtype.itemsize, column)
+            return np.ascontiguousarray(array.T)
+
+        return Rows(count, columns, gather if pitch else read, elements)
 
     def _fd(self, shard: Shard) -> int:
         if shard.path not in self._open:
@@ -126,6 +145,11 @@ def dequantised_rows(layout: LayoutName, stored: Rows, scales: Scales) -> Iterat
         yield values
 
 
-def _start(shard: Shard, name: str) -> int:
+def is_transposed(tensor: Tensor) -> bool:
+    """Whether the elements of a row lie apart in the file."""
+    return tensor.part is not None and tensor.part.transposed
+
+
+def _start(shard: Shard, tensor: Tensor) -> int:
     assert shard.header is not None
-    return shard.header.data_start + shard.tensors[name].data_offsets[0]
+    return shard.header.data_start + tensor.data_offsets[0]

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ckptdiff.analysis.composing.partition import eligible_ranking, share_of
 from ckptdiff.analysis.evidence import scheme_evidence
+from ckptdiff.analysis.experts import viewed
 from ckptdiff.api.common import StrPath, tool
 from ckptdiff.api.exporting import by_engine, calibration, require_engine
 from ckptdiff.api.verifying import verifier
@@ -86,7 +87,7 @@ def plan_reexport(
     around: dict[Path, _Around] = {}
     for path in paths:
         if path.parent not in around:
-            around[path.parent] = _Around.of(path.parent, base, sink, cancel)
+            around[path.parent] = _Around.of(path.parent, base, given, sink, cancel)
         there = around[path.parent]
         original = there.find(path)
         if original is None:
@@ -132,7 +133,8 @@ def plan_sweep(
     cancel = cancel or CancelToken()
     percents = percents_of(top)
     path = _real(baseline)
-    there = _Around.of(path if base is not None else path.parent, base, sink, cancel)
+    given = [_evidence(Path(donor)) for donor in donors]
+    there = _Around.of(path if base is not None else path.parent, base, given, sink, cancel)
     source = there.find(path)
     manifest = source.baseline if source is not None else None
     if source is None or manifest is None:
@@ -146,7 +148,7 @@ def plan_sweep(
             f"the baseline manifest of {baseline} ranks no layer",
             "It needs sensitivity_ranking, or ranks in layer_sensitivity.",
         )
-    chosen = [*(_evidence(Path(donor)) for donor in donors), source]
+    chosen = [*given, source]
     require_outside(
         Path(out) / path.name,
         path,
@@ -204,23 +206,30 @@ def execute(
 
 @dataclass(frozen=True, slots=True)
 class _Around:
-    """The schemes that lie around one, and their base (`note` says why there is none)."""
+    """The schemes that lie around one, and their base (`note` says why there is none), with its
+    experts one by one where a scheme or a donor has them so."""
 
     schemes: tuple[SchemeEvidence, ...]
     base: SchemeEvidence | None
     note: str
 
     @classmethod
-    def of(cls, root: Path, base: StrPath | None, sink: Sink, cancel: CancelToken) -> _Around:
+    def of(
+        cls,
+        root: Path,
+        base: StrPath | None,
+        donors: Sequence[SchemeEvidence],
+        sink: Sink,
+        cancel: CancelToken,
+    ) -> _Around:
         sweep = read_sweep(
             root, base=None if base is None else Path(base), sink=sink, cancel=cancel
         )
-        found = sweep.base
-        return cls(
-            tuple(scheme_evidence(checkpoint, None) for checkpoint in sweep.schemes),
-            scheme_evidence(found.checkpoint, None) if found else None,
-            sweep.base_note,
-        )
+        schemes = tuple(scheme_evidence(checkpoint, None) for checkpoint in sweep.schemes)
+        found = None
+        if sweep.base:
+            found = scheme_evidence(viewed(sweep.base.checkpoint, [*schemes, *donors]), None)
+        return cls(schemes, found, sweep.base_note)
 
     @property
     def base_paths(self) -> list[Path]:

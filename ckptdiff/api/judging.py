@@ -66,7 +66,7 @@ def judged(
     kept, ignored = set_aside(summary.sort_findings(findings), request.ignore)
     unread = summary.all_unread(evidence, sweep.unread + lost)
     unread += _unmet(sweep, evidence, request)
-    skips += summary.not_recomputed(evidence)
+    skips += summary.not_recomputed(evidence) + summary.not_compared(evidence)
     if sweep.base is None:
         skips += (Skip("CK6", ".", f"no base: {sweep.base_note}"),)
     return CheckReport(

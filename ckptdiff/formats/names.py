@@ -16,6 +16,7 @@ RECIPE_SUFFIX = ".quant_recipe"
 WEIGHT_SUFFIXES = (".weight", ".weight_packed", ".qweight")
 
 _EXPERT = re.compile(r"^(.*\bexperts)\.\d+\.")
+_EXPERTS = re.compile(r"^(.*\bexperts)\.")
 # As ModelOpt groups them; the last two are the linear attention of Qwen3-Next.
 FUSED = (
     ("q_proj", "k_proj", "v_proj"),
@@ -63,6 +64,16 @@ def expert_layer(key: str) -> str | None:
     'layers.0.mlp.experts'
     """
     match = _EXPERT.match(key)
+    return match[1] if match else None
+
+
+def experts_of(key: str) -> str | None:
+    """What holds all experts of a layer, for the key of anything in it; else None.
+
+    >>> experts_of("layers.0.mlp.experts.gate_up_proj")
+    'layers.0.mlp.experts'
+    """
+    match = _EXPERTS.match(key)
     return match[1] if match else None
 
 

@@ -43,7 +43,7 @@ def remember(cache: Cache, shards: Sequence[Shard], digests: Mapping[str, ShardD
     for shard in shards:
         found = digests.get(shard.path)
         whole = (
-            found is not None and found.unread is None and len(found.digests) == len(shard.tensors)
+            found is not None and found.unread is None and len(found.digests) == len(shard.stored)
         )
         if whole and found and _can_have_key(shard) and is_settled(shard, now):
             blobs[_shard_key(shard)] = _encode(shard, found)
@@ -83,14 +83,14 @@ def is_settled(shard: Shard, now: int) -> bool:
 
 
 def _encode(shard: Shard, found: ShardDigests) -> bytes:
-    digests = b"".join(found.digests[name] for name in shard.tensors)
-    places = {name: position for position, name in enumerate(shard.tensors)}
+    digests = b"".join(found.digests[name] for name in shard.stored)
+    places = {name: position for position, name in enumerate(shard.stored)}
     flaws = [[places[name], *astuple(flaw)] for name, flaw in sorted(found.flaws.items())]
     return digests + json.dumps(flaws).encode()
 
 
 def _decode(shard: Shard, blob: bytes) -> ShardDigests | None:
-    names = list(shard.tensors)
+    names = list(shard.stored)
     end = len(names) * _DIGEST_BYTES
     if len(blob) <= end:
         return None

@@ -26,6 +26,7 @@ from ckptdiff.jobs.outcomes import Memory
 from ckptdiff.jobs.placing import NOTHING, Filled, How, copy_file, sync_tree, write_all, write_file
 from ckptdiff.jobs.planning import PROVENANCE, Job
 from ckptdiff.jobs.proving import prove
+from ckptdiff.jobs.viewing import digest_parts
 from ckptdiff.quant.dialects import ALL, Dialect
 from ckptdiff.records.composition import Composition
 from ckptdiff.records.evidence import SchemeEvidence
@@ -179,6 +180,9 @@ def _hashed(compositions: Sequence[Composition], how: How) -> dict[str, SchemeEv
             schemes[scheme.checkpoint.path] = scheme
     shards = [shard for scheme in schemes.values() for shard in scheme.checkpoint.shards]
     digests = digest_shards(shards, how.hashing, sink=how.sink, cancel=how.cancel)
+    for path in {composition.base.checkpoint.path for composition in compositions}:
+        base = schemes[path].checkpoint
+        digests, _ = digest_parts(base, digests, how.hashing, sink=how.sink, cancel=how.cancel)
     return {path: scheme_evidence(scheme.checkpoint, digests) for path, scheme in schemes.items()}
 
 

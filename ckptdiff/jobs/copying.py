@@ -28,7 +28,7 @@ import numpy as np
 
 from ckptdiff.analysis.hashing.spans import SpanHasher
 from ckptdiff.analysis.spreading import Watch, spread
-from ckptdiff.analysis.tensors import TensorReader, read_into
+from ckptdiff.analysis.tensors import TensorReader, is_transposed, read_into
 from ckptdiff.events import CancelToken, Sink
 from ckptdiff.quant.arrays import STORED, Array, Rows, Scales, threads_for_arithmetic
 from ckptdiff.quant.dialects import Dialect
@@ -176,11 +176,13 @@ def _run(target: Target, task: list[Placed], how: Writing) -> dict[str, bytes]:
         return _make(target.fd, task, first, how)
     found = {}
     for piece, offset in task:
-        if isinstance(piece.source, Cast):
-            parts = _cast(piece, piece.source, how)
+        source = piece.source
+        assert not isinstance(source, Made)
+        if isinstance(source, Stored) and not is_transposed(source.tensor):
+            found[piece.name] = _copy(target, piece, offset, source, how)
+        else:
+            parts = _cast(piece, source, how)
             found[piece.name] = _write_parts(target.fd, piece, offset, parts, how)
-        elif isinstance(piece.source, Stored):
-            found[piece.name] = _copy(target, piece, offset, piece.source, how)
     return found
 
 
@@ -199,9 +201,10 @@ def _copy(target: Target, piece: Piece, offset: int, source: Stored, how: Writin
     return hasher.digest()
 
 
-def _cast(piece: Piece, source: Cast, how: Writing) -> Iterator[Array]:
+def _cast(piece: Piece, source: Stored | Cast, how: Writing) -> Iterator[Array]:
+    """The values of a tensor in the dtype of its piece, in order, wherever they lie."""
     dtype = STORED[piece.dtype]
-    for _, values in how.reader.flat(source.shard, source.name).chunks():
+    for _, values in how.reader.serial(source.shard, source.name).chunks():
         with np.errstate(all="ignore"):
             yield values.astype(dtype)
 

@@ -132,7 +132,8 @@ def _judged(a: SchemeEvidence, b: SchemeEvidence, pair: Pair) -> Outcome:
         return Outcome(pair, "only_a" if pair.b is None else "only_b")
     digests = a.digests.get(pair.a.name), b.digests.get(pair.b.name)
     obstacle = pair.a.obstacle or pair.b.obstacle
-    if obstacle and pair.a.tensor.dtype != pair.b.tensor.dtype:
+    parts = pair.a.part is not None or pair.b.part is not None
+    if obstacle and (parts or pair.a.tensor.dtype != pair.b.tensor.dtype):
         return Outcome(pair, "unread", reason=obstacle)
     # What cannot be unpacked is compared as it is stored.
     shapes = (pair.a.tensor.shape, pair.b.tensor.shape)
@@ -360,9 +361,6 @@ def _shard(side: SchemeEvidence, operand: Operand | None) -> Shard:
 
 
 def _nbytes(side: Operand) -> int:
-    whole = math.prod(side.tensor.shape)
     if side.packing is not None and side.packing.expert is not None:
         return side.tensor.nbytes // side.tensor.shape[0]
-    if side.part is None or not whole:
-        return side.tensor.nbytes
-    return side.tensor.nbytes * math.prod(side.shape) // whole
+    return side.tensor.nbytes

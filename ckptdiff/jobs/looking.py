@@ -17,6 +17,7 @@ from ckptdiff.analysis.identity import identity_groups
 from ckptdiff.analysis.ordering import natural
 from ckptdiff.events import CancelToken, Sink
 from ckptdiff.jobs.hashing import Hashing, digest_casts, digest_shards
+from ckptdiff.jobs.viewing import with_views
 from ckptdiff.records.checkpoint import Unread
 from ckptdiff.records.digests import ShardDigests
 from ckptdiff.records.evidence import Evidence, IdentityGroup, SchemeEvidence
@@ -52,8 +53,9 @@ def look(
 
     memory = Memory(how.cache, since, not how.rehash) if how else Memory(None, since)
     proofs = {
-        scheme.id: prove(scheme, evidence.base, jobs=jobs, sink=sink, cancel=cancel, memory=memory)
+        scheme.id: prove(scheme, base, jobs=jobs, sink=sink, cancel=cancel, memory=memory)
         for scheme in evidence.schemes
+        if (base := evidence.base_of(scheme))
     }
     return with_proofs(evidence, proofs), lost
 
@@ -94,16 +96,21 @@ def _looked(
     cancel: CancelToken,
 ) -> tuple[Evidence, tuple[Unread, ...]]:
     if how is None:
-        return with_base(gather(sweep, None, cancel), {}, cancel), ()
+        evidence, _ = with_views(gather(sweep, None, cancel), None, None, sink=sink, cancel=cancel)
+        return with_base(evidence, {}, cancel), ()
     checkpoints = list(sweep.schemes)
     if compare and sweep.base is not None:
         checkpoints.append(sweep.base.checkpoint)
     shards = [shard for checkpoint in checkpoints for shard in checkpoint.shards]
     digests = digest_shards(shards, how, on_shard=letters, sink=sink, cancel=cancel)
     evidence = gather(sweep, digests, cancel, known=letters.evidence if letters else {})
+    evidence, lost = with_views(evidence, digests, how, sink=sink, cancel=cancel)
     if not compare or evidence.base is None:
         return with_base(evidence, {}, cancel), ()
-    base = evidence.base
-    wanted = casts_wanted(evidence)
-    casts = digest_casts(base.checkpoint, base.digests, wanted, how, sink=sink, cancel=cancel)
-    return with_base(evidence, casts.digests, cancel), tuple(casts.unread)
+    casts = dict[tuple[str, str], bytes]()
+    for base in evidence.bases:
+        wanted = casts_wanted(evidence, base)
+        found = digest_casts(base.checkpoint, base.digests, wanted, how, sink=sink, cancel=cancel)
+        casts |= found.digests
+        lost += tuple(found.unread)
+    return with_base(evidence, casts, cancel), tuple(dict.fromkeys(lost))

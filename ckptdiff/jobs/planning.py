@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from ckptdiff.analysis.composing.composition import Ingredients, compose
-from ckptdiff.analysis.composing.donors import Assignment, assign, refusals, splits
+from ckptdiff.analysis.composing.donors import Assignment, apart_from, assign, refusals, splits
 from ckptdiff.analysis.composing.partition import Partition, partition_of
 from ckptdiff.errors import UsageError
 from ckptdiff.formats.checkpoint import COMPANIONS
@@ -115,6 +115,8 @@ def plan_scheme(
         return _refused(plan, f"there is no base: {note}")
     if wish.manifest is None:
         return _refused(plan, no_manifest(wish))
+    if apart := tuple(apart_from(wish.fallback, base)):
+        return _refused(plan, *apart)
     partition = partition_of(wish.manifest, wish.baseline, base.coverage.modules)
     if partition.unknown:
         names = ", ".join(partition.unknown[:3])
@@ -124,7 +126,7 @@ def plan_scheme(
     assignment = assign(partition.selected, donors, plan.algorithm)
     template = next(iter(assignment.used), wish.fallback)
     plan = _described(plan, partition, assignment, base)
-    refused = [*refusals(template, template.id)]
+    refused = [*refusals(template, template.id), *apart_from(template, base)]
     refused += splits(partition.selected, base.coverage.modules, assignment)
     if refused:
         return _refused(plan, *refused)

@@ -22,7 +22,8 @@ class AgainstBase:
     """One scheme against the base, tensor by tensor, quantized weights left out.
 
     `folded` are tensors that an AWQ export changes on purpose, so that nothing can be said
-    of them; `base_only` are those that exports never carry.
+    of them; `base_only` are those that exports never carry. `apart` are tensors of experts that
+    lie otherwise in the base, in a way that is not known.
     """
 
     differs: tuple[Pair, ...] = ()
@@ -33,3 +34,4 @@ class AgainstBase:
     extra: tuple[Pair, ...] = ()
     folded: tuple[Pair, ...] = ()
     unknown: tuple[Pair, ...] = ()
+    apart: tuple[Pair, ...] = ()

@@ -35,20 +35,41 @@ HIDING: tuple[DefectKind, ...] = (
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """The matrix of one expert in a tensor `of` all of them: rows [first, …) of [E, O, I], or
+    columns [first, …) of [E, I, O], where two of one row lie `pitch` = O elements apart."""
+
+    of: str
+    expert: int
+    first: int
+    pitch: int = 0
+
+    @property
+    def transposed(self) -> bool:
+        return self.pitch > 0
+
+
+@dataclass(frozen=True, slots=True)
 class Tensor:
-    """One entry of a safetensors header.
+    """One entry of a safetensors header, or a `part` of one.
 
     `shape` is the logical shape, `data_offsets` the half-open byte range relative to
-    the start of the data section, both exactly as the header has them.
+    the start of the data section, both exactly as the header has them; of a transposed part,
+    the range that its elements are strewn over.
     """
 
     dtype: str
     shape: tuple[int, ...]
     data_offsets: tuple[int, int]
+    part: Part | None = None
 
     @property
     def nbytes(self) -> int:
-        return self.data_offsets[1] - self.data_offsets[0]
+        span = self.data_offsets[1] - self.data_offsets[0]
+        if self.part is None or not self.part.pitch or not span:
+            return span
+        rows, columns = self.shape
+        return span * rows * columns // ((columns - 1) * self.part.pitch + rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +116,8 @@ class Header:
 @dataclass(frozen=True, slots=True)
 class Shard:
     """One safetensors file. `header` is None when it could not be read or understood;
-    `header_digest` is the xxh3_128 of its bytes."""
+    `header_digest` is the xxh3_128 of its bytes. `view` has what is looked at in the place
+    of the header's tensors: some of them in parts."""
 
     name: str
     path: str
@@ -104,10 +126,16 @@ class Shard:
     defects: tuple[Defect, ...] = ()
     unread: Unread | None = None
     header_digest: bytes = b""
+    view: Mapping[str, Tensor] | None = None
+
+    @property
+    def stored(self) -> Mapping[str, Tensor]:
+        """The tensors of the file, each as it lies there."""
+        return self.header.tensors if self.header else {}
 
     @property
     def tensors(self) -> Mapping[str, Tensor]:
-        return self.header.tensors if self.header else {}
+        return self.stored if self.view is None else self.view
 
 
 @dataclass(frozen=True, slots=True)

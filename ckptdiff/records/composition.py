@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ckptdiff.records.checkpoint import Shard
+from ckptdiff.records.checkpoint import Shard, Tensor
 from ckptdiff.records.evidence import SchemeEvidence
 from ckptdiff.records.layout import LayoutName, Suffix
 
@@ -16,6 +16,10 @@ class Stored:
 
     shard: Shard
     name: str
+
+    @property
+    def tensor(self) -> Tensor:
+        return self.shard.tensors[self.name]
 
 
 @dataclass(frozen=True, slots=True)

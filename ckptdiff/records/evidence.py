@@ -78,6 +78,7 @@ class IdentityGroup:
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """The whole sweep. `mislabelled` maps a scheme to the one whose set it carries,
+    `views` a scheme to the base as it is held against it, where the two hold experts otherwise,
     `against_base` a scheme to its comparison with the base, `proofs` a scheme to what
     recomputing its quantized modules showed, by key; it is empty unless that was asked for."""
 
@@ -89,3 +90,14 @@ class Evidence:
     mislabelled: Mapping[str, str] = field(default_factory=dict)
     against_base: Mapping[str, AgainstBase] = field(default_factory=dict)
     proofs: Mapping[str, Mapping[str, Proof]] = field(default_factory=dict)
+    views: Mapping[str, SchemeEvidence] = field(default_factory=dict)
+
+    @property
+    def bases(self) -> tuple[SchemeEvidence, ...]:
+        """The base in every way in which a scheme is held against it."""
+        found = (self.base_of(scheme) for scheme in self.schemes)
+        return tuple({id(base): base for base in found if base is not None}.values())
+
+    def base_of(self, scheme: SchemeEvidence) -> SchemeEvidence | None:
+        """The base as a scheme is held against it."""
+        return self.views.get(scheme.id, self.base)

@@ -31,7 +31,8 @@ class OrphanScale(Rule):
 
     def check(self, evidence: Evidence) -> Iterator[Finding]:
         for scheme in evidence.schemes:
-            places = list(_orphans(scheme, evidence.base)) if scheme.coverage.complete else []
+            base = evidence.base_of(scheme)
+            places = list(_orphans(scheme, base)) if scheme.coverage.complete else []
             if places:
                 yield self.finding_at(
                     scheme, f"{plural(len(places), 'scale')} without a quantized weight", places

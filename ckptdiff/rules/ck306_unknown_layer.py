@@ -29,8 +29,9 @@ class UnknownLayer(Rule):
     needs = ("headers", "manifest")
 
     def check(self, evidence: Evidence) -> Iterator[Finding]:
-        base = evidence.base.coverage.modules if evidence.base else {}
         for scheme in evidence.schemes:
+            base = evidence.base_of(scheme)
+            modules = base.coverage.modules if base else {}
             declared = scheme.coverage.declared
             if declared is None:
                 continue
@@ -38,7 +39,7 @@ class UnknownLayer(Rule):
             unknown = [
                 name
                 for name in declared.unknown
-                if module_key(name) not in base and _is_ranked(name, scheme.baseline)
+                if module_key(name) not in modules and _is_ranked(name, scheme.baseline)
             ]
             if not unknown:
                 continue

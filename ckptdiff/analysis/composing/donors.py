@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from ckptdiff.analysis.against_base import layers_apart
+from ckptdiff.analysis.ordering import natural
 from ckptdiff.analysis.quantization import fused_groups, known_algorithm, module_algorithm
 from ckptdiff.formats.layouts import MIXED, Algorithm
 from ckptdiff.records.evidence import SchemeEvidence
@@ -33,6 +35,16 @@ class Assignment:
         counts = Counter(donor.checkpoint.path for donor in self.donors.values())
         by_path = {donor.checkpoint.path: donor for donor in self.donors.values()}
         return tuple(by_path[path] for path, _ in counts.most_common())
+
+
+def apart_from(scheme: SchemeEvidence, base: SchemeEvidence) -> Iterator[str]:
+    """Why the experts of a scheme cannot be put together with base's."""
+    if layers := sorted(layers_apart(scheme, base), key=natural):
+        yield (
+            f"{scheme.id} and base hold {layers[0]} otherwise, one in one tensor and the other "
+            "expert by expert, so that neither can stand in for the other: name a --base that has "
+            "them as the scheme has, or let `--engine modelopt` make it"
+        )
 
 
 def refusals(scheme: SchemeEvidence, name: str) -> Iterator[str]:

@@ -8,12 +8,13 @@ out elsewhere: nothing is read here, and no digest decides what is compared with
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 from ckptdiff.analysis.against_base import algorithms_of
 from ckptdiff.analysis.coverage import QUANTIZED_BITS
-from ckptdiff.analysis.differing.pairs import Fold, Gain, Operand, Pair, Part
+from ckptdiff.analysis.differing.pairs import Fold, Gain, Operand, Pair
+from ckptdiff.analysis.experts import split
 from ckptdiff.analysis.packings import Packing, Packings
 from ckptdiff.formats.names import bare, norms_before
 from ckptdiff.quant.registry import CODINGS
@@ -23,12 +24,10 @@ from ckptdiff.records.evidence import SchemeEvidence
 
 # What belongs to a module and not to its quantized weight.
 _OWN = ("weight", "bias", "k_scale", "v_scale")
-_FUSED = re.compile(r"^(.*\bexperts)\.(gate_up_proj|down_proj)$")
-# The names of one expert's projections: Qwen's and most others', Mixtral's.
-_GATES, _UPS, _DOWNS = ("gate_proj", "w1"), ("up_proj", "w3"), ("down_proj", "w2")
 _LINEAR = re.compile(r"^(.*)\.(self_attn|mlp)\.(\w+)\.weight$")
 _LINKED = (("up_proj", "down_proj"), ("v_proj", "o_proj"))
 _PACKED_ZEROS = (".qzeros", ".weight_zero_point")
+_UNKNOWN_SCALES = "how its scales belong to it is not known"
 _ZEROS = "packed zero points are compared together with their weight"
 
 
@@ -209,67 +208,21 @@ def _stray(of_a: Mapping[str, Operand], of_b: Mapping[str, Operand], key: str) -
 
 def _split(fused: Mapping[str, Operand], single: Mapping[str, Operand]) -> dict[str, Operand]:
     """The experts that `fused` has in one tensor where `single` has them one by one."""
-    found: dict[str, Operand] = {}
-    owners = {match[1] for key in fused if (match := _FUSED.match(key))}
-    for owner in sorted(owners):
-        gate_up, down = fused.get(f"{owner}.gate_up_proj"), fused.get(f"{owner}.down_proj")
-        names = [
-            next((leaf for leaf in leaves if f"{owner}.0.{leaf}.weight" in single), "")
-            for leaves in (_GATES, _UPS, _DOWNS)
-        ]
-        if f"{owner}.0.gate_up_proj.weight" in single:  # packed, an expert a piece
-            names = ["gate_up_proj", "down_proj"]
-        wanted = [(gate_up, names[:-1]), (down, names[-1:])]
-        straight = [
-            _orientation(tensor, [single[f"{owner}.0.{leaf}.weight"] for leaf in leaves])
-            for tensor, leaves in wanted
-            if tensor is not None and all(leaves)
-        ]
-        # A square matrix fits both ways: then its neighbour decides, and else transformers 5.
-        decided = {way for each in straight for way in each if len(each) == 1}
-        for tensor, leaves in wanted:
-            if tensor is None or not all(leaves):
-                continue
-            fits = _orientation(tensor, [single[f"{owner}.0.{leaf}.weight"] for leaf in leaves])
-            if not fits:
-                continue
-            way = next((w for w in decided if w in fits), fits[0])
-            found.update(_experts(owner, tensor, leaves, transposed=way == "transposed"))
-    return found
-
-
-def _orientation(fused: Operand, parts: list[Operand]) -> tuple[str, ...]:
-    """How a tensor [E, …] can hold matrices of these shapes, side by side."""
-    if len(fused.tensor.shape) != 3 or any(len(part.shape) != 2 for part in parts):
-        return ()
-    outputs, inputs = sum(part.shape[0] for part in parts), parts[0].shape[1]
-    if len({part.shape for part in parts}) != 1:
-        return ()
-    ways = {"straight": (outputs, inputs), "transposed": (inputs, outputs)}
-    return tuple(way for way, shape in ways.items() if fused.tensor.shape[1:] == shape)
-
-
-def _experts(
-    owner: str, fused: Operand, leaves: Iterable[str], *, transposed: bool
-) -> Iterator[tuple[str, Operand]]:
-    leaves = list(leaves)
-    count, *matrix = fused.tensor.shape
-    outputs, inputs = reversed(matrix) if transposed else matrix
-    rows = outputs // len(leaves)
-    quantized = fused.tensor.dtype in QUANTIZED_BITS
-    for number, leaf in enumerate(leaves):
-        for expert in range(count):
-            yield (
-                f"{owner}.{expert}.{leaf}.weight",
-                Operand(
-                    fused.name,
-                    fused.tensor,
-                    fused.shard,
-                    (rows, inputs),
-                    part=Part(expert, number * rows, transposed),
-                    obstacle="how its scales belong to it is not known" if quantized else "",
-                ),
-            )
+    parts = split(
+        {key: (operand.name, operand.tensor) for key, operand in fused.items()},
+        ((key, (operand.shape,)) for key, operand in single.items()),
+    )
+    homes = {operand.name: operand.shard for operand in fused.values()}
+    return {
+        key: Operand(
+            name,
+            part,
+            homes[name],
+            part.shape,
+            obstacle=_UNKNOWN_SCALES if part.dtype in QUANTIZED_BITS else "",
+        )
+        for key, (name, part) in parts.items()
+    }
 
 
 def _fused_in(before: Mapping[str, Operand], after: Mapping[str, Operand]) -> list[str]:

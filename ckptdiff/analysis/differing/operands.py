@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 from ckptdiff.analysis.codes import CodeSums, at_their_extreme, bits, code_sums
 from ckptdiff.analysis.differing.difference import CHUNK, Sums
 from ckptdiff.analysis.differing.onepass import OnePass
-from ckptdiff.analysis.differing.pairs import Fold, Gain, Operand, Pair, Part
-from ckptdiff.analysis.tensors import TensorReader
+from ckptdiff.analysis.differing.pairs import Fold, Gain, Operand, Pair
+from ckptdiff.analysis.tensors import TensorReader, is_transposed
 from ckptdiff.analysis.unpacking import open_rows
 from ckptdiff.events import CancelToken
 from ckptdiff.quant.arrays import F32, STORED, Array, MisfitError
 from ckptdiff.quant.registry import CODINGS, dequantise
 from ckptdiff.quant.tables import E8M0, decode, decode_e4m3
-from ckptdiff.records.checkpoint import Shard
 from ckptdiff.records.evidence import SchemeEvidence
 from ckptdiff.records.layout import LayoutName
 
@@ -207,7 +206,7 @@ def _is_transposed(operand: Operand) -> bool:
     """Whether rows of values lie apart in the file."""
     if operand.packing is not None:
         return operand.packing.name.endswith(".qweight")
-    return operand.part is not None and operand.part.transposed
+    return is_transposed(operand.tensor)
 
 
 def _grain(operand: Operand) -> int:
@@ -219,9 +218,7 @@ def _grain(operand: Operand) -> int:
 
 def _is_elementwise(operand: Operand) -> bool:
     """Whether values can be had one by one, in the order of the file."""
-    if operand.part is not None:
-        return not operand.part.transposed
-    if operand.packing is not None:
+    if operand.packing is not None or is_transposed(operand.tensor):
         return False
     return operand.layout is None or (operand.layout == "fp8" and not operand.smoothed)
 
@@ -238,10 +235,7 @@ def _opened(
         return Opened(
             operand.tensor.dtype, None, packed.stored, packed.values, scales=packed.scales
         )
-    if operand.part is not None:
-        rows_of_part = _part(reader, shard, operand, operand.part, flat)
-        return Opened(operand.tensor.dtype, None, rows_of_part, _plain(operand))
-    rows = (reader.flat if flat else reader.rows)(shard, operand.name)
+    rows = (reader.flat_of if flat else reader.rows_of)(shard, operand.tensor)
     if operand.layout is None:
         return Opened(operand.tensor.dtype, None, rows.read, _plain(operand))
     layout, scales = operand.layout, reader.scales(scheme, operand.module)
@@ -275,33 +269,6 @@ def _plain(operand: Operand) -> Callable[[Array, int], Array]:
     if dtype == "I32":
         return lambda stored, first: stored.astype(np.float64)
     return lambda stored, first: stored
-
-
-def _part(
-    reader: TensorReader, shard: Shard, operand: Operand, part: Part, flat: bool
-) -> Callable[[int, int], Array]:
-    """Rows of one expert's matrix out of a tensor of all experts."""
-    whole = reader.flat(shard, operand.name)
-    columns = operand.shape[1]
-    stride = math.prod(operand.tensor.shape[1:])
-    if not part.transposed:
-        origin = part.expert * stride + part.first * columns
-        width = 1 if flat else columns
-
-        def straight(first: int, stop: int) -> Array:
-            found = whole.read(origin + first * width, origin + stop * width)
-            return found.reshape(stop - first, width)
-
-        return straight
-    outputs = operand.tensor.shape[2]
-    origin = part.expert * stride + part.first
-
-    def transposed(first: int, stop: int) -> Array:
-        starts = range(origin + first, origin + first + columns * outputs, outputs)
-        parts = [whole.read(start, start + stop - first) for start in starts]
-        return np.concatenate(parts, axis=1)
-
-    return transposed
 
 
 def _acting(side: Opened, ratio: F32 | None, gains: F32 | None, gain: Gain | None) -> Opened:

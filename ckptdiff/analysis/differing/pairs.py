@@ -9,28 +9,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ckptdiff.analysis.packings import Packing
-from ckptdiff.records.checkpoint import Tensor
+from ckptdiff.records.checkpoint import Part, Tensor
 from ckptdiff.records.layout import LayoutName
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Rows [first, …) of the matrix of one expert in a tensor [E, O, I], or, `transposed`,
-    columns [first, …) of it in a tensor [E, I, O]."""
-
-    expert: int
-    first: int
-    transposed: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Operand:
     """What one checkpoint has for a pair. `shape` is that of its values, unpacked.
 
-    `tensor` as the header has it, under the name `name` in `shard`. `layout` and `module`
-    (its name on disk) are those of a quantized weight. `obstacle` is why its values cannot
-    be had, "" when they can, `smoothed` whether a pre_quant_scale lies beside it. A weight
-    that another exporter than ModelOpt packed has a `packing` in the place of a layout.
+    `tensor` as the header has it, under the name `name` in `shard`, or a part of that. `layout`
+    and `module` (its name on disk) are those of a quantized weight. `obstacle` is why its
+    values cannot be had, "" when they can, `smoothed` whether a pre_quant_scale lies beside it.
+    A weight that another exporter than ModelOpt packed has a `packing` in the place of a layout.
     """
 
     name: str
@@ -39,10 +29,13 @@ class Operand:
     shape: tuple[int, ...]
     layout: LayoutName | None = None
     module: str = ""
-    part: Part | None = None
     obstacle: str = ""
     smoothed: bool = False
     packing: Packing | None = None
+
+    @property
+    def part(self) -> Part | None:
+        return self.tensor.part
 
     @property
     def coding(self) -> object:

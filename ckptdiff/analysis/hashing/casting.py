@@ -1,4 +1,4 @@
-"""Digests of tensors as they would be in another dtype.
+"""Digests of tensors as they would be in another dtype, or of parts of tensors as they are.
 
 An export stores BF16 where its base may hold float32: the base is cast, rounding to nearest
 even as every framework does, and the bytes are hashed under the contract's rule, so that
@@ -13,9 +13,10 @@ import ml_dtypes
 import numpy as np
 
 from ckptdiff.analysis.hashing.spans import SpanHasher
+from ckptdiff.analysis.tensors import TensorReader
 from ckptdiff.events import CancelToken
-from ckptdiff.records.checkpoint import FileIdentity, Shard
-from ckptdiff.sources.local import CHANGED, Unreadable, identity, open_regular, read_range
+from ckptdiff.quant.arrays import Rows
+from ckptdiff.records.checkpoint import Shard
 
 NUMPY = {
     "BF16": np.dtype(ml_dtypes.bfloat16),
@@ -23,18 +24,19 @@ NUMPY = {
     "F32": np.dtype("<f4"),
     "F64": np.dtype("<f8"),
 }
-# A multiple of every element size, small enough to stay in the processor's cache.
-_CHUNK_BYTES = 1 << 20
 
 
 def cast_digest(chunks: Iterable[bytes], source: str, target: str) -> bytes:
     """The digest (16 bytes) of a tensor's bytes after casting from `source` to `target`.
 
-    Both are float dtypes of safetensors. `chunks` are consecutive parts of the tensor, each
-    of whole elements. Values that overflow become infinities, as in a plain cast.
+    Both are float dtypes of safetensors, or the same. `chunks` are consecutive parts of the
+    tensor, each of whole elements. Values that overflow become infinities, as in a plain cast.
     """
     hasher = SpanHasher()
     for chunk in chunks:
+        if source == target:
+            hasher.update(memoryview(chunk))
+            continue
         with np.errstate(all="ignore"):
             values = np.frombuffer(chunk, NUMPY[source]).astype(NUMPY[target])
         hasher.update(memoryview(values.view(np.uint8).data))
@@ -47,26 +49,14 @@ def cast_tensor(shard: Shard, name: str, target: str, cancel: CancelToken) -> by
     Raises `Unreadable` when the file cannot be read, or is not the one whose header was
     read any more, and `Cancelled`.
     """
-    tensor = shard.tensors[name]
-    assert shard.header is not None
-    start = shard.header.data_start + tensor.data_offsets[0]
-    with open_regular(shard.path) as file:
-        _require_same(file.identity, shard.identity)
-        digest = cast_digest(_chunks(file.fd, start, tensor.nbytes, cancel), tensor.dtype, target)
-        _require_same(identity(file.fd), shard.identity)
+    with TensorReader() as reader:
+        chunks = _chunks(reader.serial(shard, name), cancel)
+        digest = cast_digest(chunks, shard.tensors[name].dtype, target)
+        reader.confirm(shard)
     return digest
 
 
-def _chunks(fd: int, start: int, length: int, cancel: CancelToken) -> Iterator[bytes]:
-    for offset in range(0, length, _CHUNK_BYTES):
+def _chunks(rows: Rows, cancel: CancelToken) -> Iterator[bytes]:
+    for _, chunk in rows.chunks():
         cancel.raise_if_cancelled()
-        wanted = min(_CHUNK_BYTES, length - offset)
-        chunk = read_range(fd, start + offset, wanted)
-        if len(chunk) < wanted:
-            raise Unreadable("ended before its data did")
-        yield chunk
-
-
-def _require_same(now: FileIdentity, before: FileIdentity | None) -> None:
-    if now != before:
-        raise Unreadable(CHANGED)
+        yield chunk.tobytes()

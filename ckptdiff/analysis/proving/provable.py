@@ -10,12 +10,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from ckptdiff.analysis.against_base import algorithms_of
+from ckptdiff.analysis.against_base import algorithms_of, layers_apart
 from ckptdiff.analysis.proving.agreement import Bonds
 from ckptdiff.analysis.proving.leeway import Axis
 from ckptdiff.analysis.quantization import claimed_algorithm, known_algorithm, lacking_scales
 from ckptdiff.formats.layouts import scale_suffix
-from ckptdiff.formats.names import FUSED
+from ckptdiff.formats.names import FUSED, experts_of
 from ckptdiff.quant.arrays import STORED
 from ckptdiff.quant.dialects import HOSTS, Host
 from ckptdiff.quant.registry import CODINGS
@@ -88,6 +88,7 @@ class Surveyor:
         self._siblings = _below(scheme, 1)
         self._layers = _below(scheme, 2)
         self._norms = _norms(scheme, base)
+        self._apart = layers_apart(scheme, base)
 
     def obstacle(self, key: str) -> str | None:
         """Why a module cannot be recomputed; None when it can."""
@@ -103,6 +104,8 @@ class Surveyor:
         if key in self._lacking:
             return "a scale that its like have is missing"
         if original is None:
+            if experts_of(key) in self._apart:
+                return "the base has its experts in one tensor, and not in a way that is known"
             return "the base has no such weight"
         stored = self.tensors[module.weight]
         if original.tensor.dtype not in _FLOATS:
