@@ -32,13 +32,18 @@ _FAMILIES = (
 
 
 def split(
-    fused: Mapping[str, Stacked], single: Iterable[tuple[str, Sequence[Shape]]]
+    fused: Mapping[str, Stacked],
+    single: Iterable[tuple[str, Sequence[Shape]]],
+    *,
+    guess: bool = False,
 ) -> dict[str, Stacked]:
     """The experts that `fused` has in one tensor where another checkpoint has them one by one.
 
     `fused` has the tensors of one checkpoint by their keys, `single` the keys of the other with
     the shapes that each can have, unpacked. Gives a part and the name of what it is a part of, by
-    the key of the expert's weight.
+    the key of the expert's weight. A square matrix fits both ways and lies as its neighbour does;
+    where that does not tell either, it is taken to lie as transformers 5 writes it, or, without
+    `guess`, left whole.
     """
     shapes: dict[str, dict[str, Counter[Shape]]] = defaultdict(lambda: defaultdict(Counter))
     stacks: dict[str, dict[str, Stacked]] = defaultdict(dict)
@@ -50,12 +55,12 @@ def split(
             shapes[match[1]][match[2]].update(possible)
     parts: dict[str, Stacked] = {}
     for owner in sorted(stacks.keys() & shapes.keys()):
-        parts.update(_split_owner(owner, stacks[owner], shapes[owner]))
+        parts.update(_split_owner(owner, stacks[owner], shapes[owner], guess))
     return parts
 
 
 def _split_owner(
-    owner: str, stacks: Mapping[str, Stacked], shapes: Mapping[str, Counter[Shape]]
+    owner: str, stacks: Mapping[str, Stacked], shapes: Mapping[str, Counter[Shape]], guess: bool
 ) -> Iterator[tuple[str, Stacked]]:
     """The experts of one layer."""
     gates, downs = next((f for f in _FAMILIES if not shapes.keys().isdisjoint(f[0])), _FAMILIES[1])
@@ -64,11 +69,10 @@ def _split_owner(
         for name, leaves in (("gate_up_proj", gates), ("down_proj", downs))
         if name in stacks
     ]
-    # A square matrix fits both ways: then its neighbour decides, and else transformers 5.
     decided = {ways[0] for _, _, ways in wanted if len(ways) == 1}
     for stack, leaves, ways in wanted:
-        if ways:
-            way = next((w for w in ways if w in decided), ways[0])
+        way = next((w for w in ways if w in decided), ways[0] if guess and ways else None)
+        if way is not None:
             yield from _experts(owner, stack, leaves, transposed=way == "transposed")
 
 

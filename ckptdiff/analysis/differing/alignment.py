@@ -211,6 +211,7 @@ def _split(fused: Mapping[str, Operand], single: Mapping[str, Operand]) -> dict[
     parts = split(
         {key: (operand.name, operand.tensor) for key, operand in fused.items()},
         ((key, (operand.shape,)) for key, operand in single.items()),
+        guess=True,
     )
     homes = {operand.name: operand.shard for operand in fused.values()}
     return {

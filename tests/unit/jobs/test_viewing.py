@@ -184,3 +184,15 @@ def test_an_empty_tensor_has_no_experts(tmp_path: Path) -> None:
     single = {f"{EXPERTS}.0.gate_proj.weight": Spec("BF16", (0, 6), "x")}
     base, scheme = written(tmp_path / "base", stacks), written(tmp_path / "scheme", single)
     assert viewed(base, [scheme_evidence(scheme, None)]) is base
+
+
+def test_a_square_matrix_without_a_neighbour_stays_whole(tmp_path: Path) -> None:
+    """It would be held against its own transpose as soon as against itself."""
+    stacks = {f"{EXPERTS}.down_proj": Spec("BF16", (2, 4, 4), "d")}
+    single = {
+        f"{EXPERTS}.{n}.{leaf}.weight": Spec("BF16", (4, 4), "x")
+        for n in (0, 1)
+        for leaf in ("gate_proj", "up_proj", "down_proj")
+    }
+    base, scheme = written(tmp_path / "base", stacks), written(tmp_path / "scheme", single)
+    assert viewed(base, [scheme_evidence(scheme, None)]) is base
