@@ -123,10 +123,15 @@ def _experts(
 # A checkpoint as it would be, had it been written one expert at a time
 
 
+def stacked(base: Checkpoint) -> bool:
+    """Whether it has tensors of all experts of a layer."""
+    return any(name.endswith(_STACKS) for name, _, _ in base.items())
+
+
 def viewed(base: Checkpoint, schemes: Iterable[SchemeEvidence]) -> Checkpoint:
     """`base` with the experts one by one that any of `schemes` has so, and base in one tensor
     that is not quantized; `base` itself where there are none."""
-    if not any(name.endswith(_STACKS) for name, _, _ in base.items()):
+    if not stacked(base):
         return base
     keys = keys_of(name for name, _, _ in base.items())
     known = set(keys.values())

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from ckptdiff.analysis.evidence import scheme_evidence
-from ckptdiff.analysis.experts import viewed
+from ckptdiff.analysis.experts import stacked, viewed
 from ckptdiff.events import CancelToken, Sink
 from ckptdiff.jobs.hashing import Hashing, digest_casts
 from ckptdiff.records.checkpoint import Checkpoint, Shard, Tensor, Unread
@@ -27,7 +27,7 @@ def with_views(
     Layers of one sweep may differ: an export may keep the experts of a layer that it does not
     quantize in one tensor. `digests` and `how` None: nothing is hashed. Raises `Cancelled`.
     """
-    if evidence.base is None:
+    if evidence.base is None or not stacked(evidence.base.checkpoint):
         return evidence, ()
     made: list[SchemeEvidence] = []
     views, lost = {}, list[Unread]()
