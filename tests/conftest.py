@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import compileall
+import gc
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import build
 import pytest
+
+import ckptdiff
 
 # The tests have a process a core, and their tensors are tiny: more threads of OpenMP, which wait
 # by spinning, took twice the CPU time of all that runs a model. Children inherit it.
@@ -19,6 +24,21 @@ for number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(number) is signal.SIG_IGN:
         default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
         signal.signal(number, default)
+
+
+def pytest_sessionstart() -> None:
+    """Hundreds of processes under test would compile the same sources: they write no bytecode."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        compileall.compile_dir(str(Path(ckptdiff.__file__).parent), quiet=1)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Without a look for garbage among what stays: half of the time would go into that, for test
+    modules import torch, transformers and ModelOpt."""
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

@@ -116,7 +116,7 @@ def build(
         bases = {cell.host: base_of(out, cell) for cell in missing}
         workers = min(jobs or os.cpu_count() or 1, len(missing))
         spawn = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, spawn, initializer=_start_child) as pool:
+        with ProcessPoolExecutor(workers, spawn, initializer=start_child) as pool:
             todo = [each for each in bases.items() if not _is_done(each[1], stamp)]
             _run(pool, _build_base, [(host, folder, stamp) for host, folder in todo], report)
             _run(pool, _build_cell, [(cell, out, stamp) for cell in missing], report)
@@ -159,7 +159,7 @@ def _is_done(folder: Path, stamp: str) -> bool:
     return marker.is_file() and marker.read_text() == stamp
 
 
-def _start_child() -> None:
+def start_child() -> None:
     """One thread a child, and nothing of ModelOpt's chatter on the caller's terminal."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     silence = os.open(os.devnull, os.O_WRONLY)

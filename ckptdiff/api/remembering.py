@@ -8,6 +8,7 @@ complete report is remembered: what could not be looked at must be tried again.
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 
 import xxhash
@@ -52,8 +53,12 @@ def remember(cache: Cache, key: bytes, report: CheckReport, trace: Trace, starte
         cache.put({key: blob})
 
 
+@cache
 def _program() -> list[tuple[str, int, int]]:
-    """What the files of this program are: a developer's rules change between two versions."""
+    """What the files of this program are: a developer's rules change between two versions.
+
+    Looked up once, as a module is: what changes while this process runs does not run in it.
+    """
     package = Path(__file__).parents[1]
     with_status = ((path.name, path.stat()) for path in package.rglob("*.py"))
     return sorted((name, status.st_size, status.st_mtime_ns) for name, status in with_status)

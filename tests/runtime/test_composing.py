@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import pytest
 
 import ckptdiff
 from ckptdiff.records.plan import PlanReport
-from tests.exports import Cell, base_of, cells, ensure
+from tests.exports import Cell, base_of, cells, ensure, start_child
 
 FILES = ("model.safetensors", "config.json", "hf_quant_config.json", "generation_config.json")
 # AWQ of NVFP4 folds scales across layers, so that no subset of it can be composed.
@@ -33,6 +32,14 @@ WEIGHT_ONLY = (
 )
 
 pytestmark = pytest.mark.timeout(1500)
+
+
+@pytest.fixture(scope="module")
+def child() -> Iterator[ProcessPoolExecutor]:
+    """One process for all that ModelOpt is asked here: it takes seconds to import, and talks."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, spawn, initializer=start_child) as pool:
+        yield pool
 
 
 def schemes(root: Path) -> tuple[Path, Path]:
@@ -99,13 +106,15 @@ def test_formats_without_activations_need_no_donor(
 
 
 @pytest.mark.parametrize(("arch", "count"), [("llama", 68), ("qwen2_5_vl", 22), ("qwen3_moe", 10)])
-def test_random_partitions(corpus: Path, tmp_path: Path, arch: str, count: int) -> None:
+def test_random_partitions(
+    corpus: Path, child: ProcessPoolExecutor, tmp_path: Path, arch: str, count: int
+) -> None:
     """A hundred random subsets in FP8, by ModelOpt and by us."""
     cell = Cell(arch, True, "bf16", "fp8")
     root, base = ensure(corpus, [cell])[cell], base_of(corpus, cell)
     _, whole = schemes(root)
     theirs = tmp_path / "modelopt"
-    _in_a_child(_export, arch, base, theirs, count)
+    child.submit(_export, arch, base, theirs, count).result()
     planned = ckptdiff.plan_reexport(
         sorted(theirs.iterdir()), engine="compose", base=base, donors=[whole], out=tmp_path / "ours"
     )
@@ -115,30 +124,18 @@ def test_random_partitions(corpus: Path, tmp_path: Path, arch: str, count: int) 
         assert_same(tmp_path / "ours" / str(number), theirs / str(number))
 
 
-def _in_a_child(work: Callable[..., None], *arguments: object) -> None:
-    """ModelOpt takes seconds to import, and talks."""
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, spawn) as pool:
-        pool.submit(work, *arguments).result()
-
-
 def _export(arch: str, base: Path, out: Path, count: int) -> None:
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    silence = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silence, 1)
-    os.dup2(silence, 2)
     from tests.exports_partitions import save_partitions
 
     save_partitions(arch, "fp8", base, out, range(count))
 
 
-def test_configs_are_what_modelopt_converts(tmp_path: Path) -> None:
+def test_configs_are_what_modelopt_converts(child: ProcessPoolExecutor) -> None:
     """A mixture of which one format is left, and mixtures of every format that there is."""
-    _in_a_child(_compare_configs)
+    child.submit(_compare_configs).result()
 
 
 def _compare_configs() -> None:
-
     from modelopt.torch.export.convert_hf_config import convert_hf_quant_config_format
     from modelopt.torch.export.quant_utils import process_layer_quant_config
 

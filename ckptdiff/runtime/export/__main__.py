@@ -9,7 +9,7 @@ from typing import Any
 from ckptdiff.errors import ChildError, CkptdiffError
 from ckptdiff.records.export import Calibration, ExportOrder, Preset
 from ckptdiff.records.probe import Prompt
-from ckptdiff.runtime.child import Channel, serve
+from ckptdiff.runtime.child import Channel, keeping_all, serve
 from ckptdiff.runtime.export.progress import Progress
 
 
@@ -19,7 +19,7 @@ def main(channel: Channel) -> None:
     progress = Progress(channel.sink)
     try:
         # Imported here, because that takes seconds that somebody may want to hear of.
-        with progress.during("import", None, "files"):
+        with progress.during("import", None, "files"), keeping_all():
             from ckptdiff.runtime.export import exporting
         order = _order(message)
         _seed(order.calibration.seed)
