@@ -18,7 +18,7 @@ from ckptdiff.records.probe import ProbeReport
 from ckptdiff.tui import bridge
 
 # In a row: once may be a moment between a message and its answer.
-QUIET_LOOKS, LOOK_SECONDS = 5, 0.002
+QUIET_LOOKS, LOOK_SECONDS = 8, 0.002
 
 
 async def loop_is_idle(*_: float) -> None:
