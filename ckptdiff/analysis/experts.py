@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from ckptdiff.analysis.against_base import FLOATS, shapes_of
 from ckptdiff.formats.names import keys_of
-from ckptdiff.records.checkpoint import Checkpoint, Part, Shard, Tensor
+from ckptdiff.records.checkpoint import Checkpoint, Part, Shard, Tensor, TensorPart
 from ckptdiff.records.evidence import SchemeEvidence
 
 Shape = tuple[int, ...]
@@ -110,7 +110,7 @@ def _experts(
                 f"{owner}.{expert}.{leaf}.weight",
                 (
                     name,
-                    Tensor(
+                    TensorPart(
                         tensor.dtype,
                         (rows, inputs),
                         (begin + start * width, begin + stop * width),

@@ -35,6 +35,28 @@ HIDING: tuple[DefectKind, ...] = (
 
 
 @dataclass(frozen=True, slots=True)
+class Tensor:
+    """One entry of a safetensors header.
+
+    `shape` is the logical shape, `data_offsets` the half-open byte range relative to
+    the start of the data section, both exactly as the header has them.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    data_offsets: tuple[int, int]
+
+    @property
+    def part(self) -> Part | None:
+        """Of what it is a part; None, unless it is a `TensorPart`, which no header has."""
+        return None
+
+    @property
+    def nbytes(self) -> int:
+        return self.data_offsets[1] - self.data_offsets[0]
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """The matrix of one expert in a tensor `of` all of them: rows [first, …) of [E, O, I], or
     columns [first, …) of [E, I, O], where two of one row lie `pitch` = O elements apart."""
@@ -50,23 +72,16 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Tensor:
-    """One entry of a safetensors header, or a `part` of one.
+class TensorPart(Tensor):
+    """A matrix [rows, columns] that is a part of a tensor. `data_offsets` of a transposed one
+    is the range that its elements are strewn over."""
 
-    `shape` is the logical shape, `data_offsets` the half-open byte range relative to
-    the start of the data section, both exactly as the header has them; of a transposed part,
-    the range that its elements are strewn over.
-    """
-
-    dtype: str
-    shape: tuple[int, ...]
-    data_offsets: tuple[int, int]
-    part: Part | None = None
+    part: Part = field()
 
     @property
     def nbytes(self) -> int:
         span = self.data_offsets[1] - self.data_offsets[0]
-        if self.part is None or not self.part.pitch or not span:
+        if not self.part.pitch or not span:
             return span
         rows, columns = self.shape
         return span * rows * columns // ((columns - 1) * self.part.pitch + rows)

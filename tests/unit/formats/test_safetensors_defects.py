@@ -134,6 +134,15 @@ def test_an_unknown_key(value):
     assert (defect.tensor, defect.offset) == ("a", at(header, '"extra"'))
 
 
+def test_no_header_says_that_a_tensor_is_a_part_of_another():
+    """That is for us to find out."""
+    header = f'{{"a":{A[:-1]},"part":{{"of":"b","expert":0,"first":0,"pitch":9}}}}}}'
+    defect = only(header)
+    assert (defect.tensor, defect.offset) == ("a", at(header, '"part"'))
+    parsed, _ = parse(header)
+    assert parsed is None or all(tensor.part is None for tensor in parsed.tensors.values())
+
+
 def test_a_lone_surrogate_in_a_name_is_reported_in_printable_form():
     header = f'{{"x\\ud800":{A}}}'
     defect = only(header)
