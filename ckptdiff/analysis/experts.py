@@ -43,7 +43,8 @@ def split(
     the shapes that each can have, unpacked. Gives a part and the name of what it is a part of, by
     the key of the expert's weight. A square matrix fits both ways and lies as its neighbour does;
     where that does not tell either, it is taken to lie as transformers 5 writes it, or, without
-    `guess`, left whole.
+    `guess`, left whole. So is what has some experts one by one as well, or more than twice as
+    many of them as the other: a header of few bytes can claim any number.
     """
     shapes: dict[str, dict[str, Counter[Shape]]] = defaultdict(lambda: defaultdict(Counter))
     stacks: dict[str, dict[str, Stacked]] = defaultdict(dict)
@@ -53,8 +54,9 @@ def split(
     for key, possible in single if stacks else ():
         if match := _SINGLE.match(key):
             shapes[match[1]][match[2]].update(possible)
+    twice = {match[1] for key in (fused if stacks else ()) if (match := _SINGLE.match(key))}
     parts: dict[str, Stacked] = {}
-    for owner in sorted(stacks.keys() & shapes.keys()):
+    for owner in sorted((stacks.keys() & shapes.keys()) - twice):
         parts.update(_split_owner(owner, stacks[owner], shapes[owner], guess))
     return parts
 
@@ -70,7 +72,10 @@ def _split_owner(
         if name in stacks
     ]
     decided = {ways[0] for _, _, ways in wanted if len(ways) == 1}
+    most = 2 * max(counter.total() for counter in shapes.values())
     for stack, leaves, ways in wanted:
+        if ways and stack[1].shape[0] > most:
+            continue
         way = next((w for w in ways if w in decided), ways[0] if guess and ways else None)
         if way is not None:
             yield from _experts(owner, stack, leaves, transposed=way == "transposed")

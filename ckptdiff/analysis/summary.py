@@ -9,7 +9,7 @@ from typing import Literal
 from ckptdiff.analysis.identity import blamed
 from ckptdiff.analysis.ordering import natural
 from ckptdiff.analysis.proving.writers import proof_row
-from ckptdiff.records.checkpoint import Checkpoint, Unread
+from ckptdiff.records.checkpoint import HIDING, Checkpoint, Unread
 from ckptdiff.records.evidence import Evidence, IdentityGroup, SchemeEvidence
 from ckptdiff.records.finding import SEVERITIES, Finding, Skip
 from ckptdiff.records.proof import Proof
@@ -20,6 +20,13 @@ from ckptdiff.records.report import (
     IdentityRow,
     SchemeRow,
     Status,
+)
+from ckptdiff.records.wording import plural
+
+# Why the experts of a layer cannot be told apart.
+APART = (
+    "one has those of a layer in one tensor and the other one by one, and shapes, dtypes and names "
+    "do not show how they go together"
 )
 
 
@@ -75,6 +82,25 @@ def all_unread(evidence: Evidence, elsewhere: Sequence[Unread]) -> tuple[Unread,
     return tuple(sorted(set(found), key=lambda item: (natural(item.path), item.reason)))
 
 
+def hidden(checkpoint: Checkpoint) -> tuple[Unread, ...]:
+    """Why tensors of a checkpoint are not known, for a report in which no rule says so."""
+    return tuple(
+        Unread(defect.file, defect.message)
+        for defect in checkpoint.all_defects
+        if defect.kind in HIDING
+    )
+
+
+def all_hidden(evidence: Evidence) -> dict[str, tuple[Unread, ...]]:
+    """`hidden` of every scheme that has any, by its id, with paths relative to ROOT."""
+    found = {scheme.id: hidden(scheme.checkpoint) for scheme in evidence.schemes}
+    return {
+        id: tuple(Unread(_below(id, item.path), item.reason) for item in items)
+        for id, items in found.items()
+        if items
+    }
+
+
 def not_recomputed(evidence: Evidence) -> tuple[Skip, ...]:
     """What kept weights from being recomputed, apart from what could not be read."""
     reasons: dict[tuple[str, str], int] = defaultdict(int)
@@ -94,9 +120,7 @@ def not_compared(evidence: Evidence) -> tuple[Skip, ...]:
         Skip(
             "CK6",
             id,
-            f"{len(compared.apart)} tensors of experts were not held against the base: one has the "
-            "experts of a layer in one tensor and the other one by one, and their shapes do not "
-            "show how they go together",
+            f"{plural(len(compared.apart), 'tensor')} of experts not compared with base: {APART}",
         )
         for id, compared in evidence.against_base.items()
         if compared.apart

@@ -20,6 +20,7 @@ from ckptdiff.analysis.differing.deltas import (
 from ckptdiff.analysis.differing.pairs import Pair
 from ckptdiff.analysis.evidence import scheme_evidence
 from ckptdiff.analysis.packings import packings_of
+from ckptdiff.analysis.summary import hidden
 from ckptdiff.api.common import StrPath, tool
 from ckptdiff.errors import UsageError
 from ckptdiff.events import CancelToken, Sink, silent
@@ -27,7 +28,7 @@ from ckptdiff.formats.index import INDEX_NAME
 from ckptdiff.jobs.differing import compare
 from ckptdiff.jobs.hashing import Hashing, digest_shards
 from ckptdiff.jobs.reading import read_one
-from ckptdiff.records.checkpoint import HIDING, Checkpoint, Unread
+from ckptdiff.records.checkpoint import Checkpoint, Unread
 from ckptdiff.records.delta import (
     DIFF_SCHEMA,
     ORDERS,
@@ -109,7 +110,7 @@ def _unread(path: str, side: SchemeEvidence) -> tuple[Unread, ...]:
     """Files of a checkpoint that were not read, and defects behind which tensors are unknown."""
     checkpoint: Checkpoint = side.checkpoint
     found = [(item.path, item.reason) for item in side.unread]
-    found += [(d.file, d.message) for d in checkpoint.all_defects if d.kind in HIDING]
+    found += [(item.path, item.reason) for item in hidden(checkpoint)]
     # What the index promises and no shard holds. One that is in another shard was compared.
     lost = [d for d in checkpoint.all_defects if d.kind == "absent-tensor" and d.actual is None]
     if lost:

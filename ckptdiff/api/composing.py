@@ -369,6 +369,8 @@ def _real(path: StrPath) -> Path:
         finish_interrupted(given)
         real = given.resolve(strict=True)
         return real if given.is_symlink() or given.name in ("", "..") else given
+    except FileNotFoundError as error:
+        raise RootError(f"{path} does not exist", "Check the path.") from error
     except (OSError, ValueError) as error:
         raise RootError(f"{path} cannot be found: {error}", "Check the path.") from error
 

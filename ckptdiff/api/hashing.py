@@ -8,6 +8,7 @@ from typing import Any
 
 from ckptdiff.analysis.evidence import scheme_evidence
 from ckptdiff.analysis.hashing.fingerprint import fingerprint
+from ckptdiff.analysis.summary import hidden
 from ckptdiff.api.common import StrPath, tool
 from ckptdiff.errors import UsageError
 from ckptdiff.events import CancelToken, Sink, silent
@@ -16,7 +17,7 @@ from ckptdiff.formats.names import keys_of
 from ckptdiff.jobs.hashing import Hashing, digest_shards
 from ckptdiff.jobs.locking import compare_with_lock, sha256_files
 from ckptdiff.jobs.reading import read_one
-from ckptdiff.records.checkpoint import HIDING, Unread
+from ckptdiff.records.checkpoint import Unread
 from ckptdiff.records.hashes import (
     HASH_SCHEMA,
     VERIFY_SCHEMA,
@@ -51,10 +52,10 @@ def hash(
     )
     keys = keys_of(name for name, _, _ in checkpoint.items())
     files, lost = sha256_files(checkpoint.shards, sink=sink, cancel=cancel) if sha256 else ((), ())
-    broken = tuple(
-        Unread(defect.file, defect.message)
-        for defect in checkpoint.all_defects
-        if defect.kind in HIDING
+    lacking = {shard.name for name, _, shard in checkpoint.items() if name not in found.digests}
+    broken = hidden(checkpoint) + tuple(
+        Unread(name, "not all of its tensors have bytes of their own in it")
+        for name in sorted(lacking - {item.path for item in (*found.unread, *hidden(checkpoint))})
     )
     return HashReport(
         schema=HASH_SCHEMA,

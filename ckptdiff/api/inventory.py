@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import chain
+
 from ckptdiff.analysis import summary
 from ckptdiff.analysis.evidence import gather
 from ckptdiff.analysis.layers import layer_rows
@@ -24,13 +27,17 @@ def scan(
     """
     sweep = read(root, base, sink, cancel)
     evidence = gather(sweep, None, cancel)
+    hidden = summary.all_hidden(evidence)
     return ScanReport(
         schema=SCAN_SCHEMA,
         tool=tool(),
         root=str(root),
         base=base_row(sweep),
-        schemes=summary.scheme_rows(evidence, ()),
-        unread=summary.all_unread(evidence, sweep.unread),
+        schemes=tuple(
+            replace(row, status="unread") if row.id in hidden else row
+            for row in summary.scheme_rows(evidence, ())
+        ),
+        unread=summary.all_unread(evidence, (*sweep.unread, *chain(*hidden.values()))),
         passed_over=sweep.passed_over,
     )
 
@@ -51,6 +58,7 @@ def layers(
     """
     sweep = read(root, base, sink, cancel)
     evidence = gather(sweep, None, cancel)
+    hidden = summary.all_hidden(evidence)
     rows = layer_rows(evidence.schemes, pattern=pattern, mismatches=mismatches)
     return LayersReport(
         schema=LAYERS_SCHEMA,
@@ -59,5 +67,5 @@ def layers(
         schemes=tuple(scheme.id for scheme in evidence.schemes),
         modules=rows,
         mismatches=sum(cell.agrees is False for row in rows for cell in row.cells),
-        unread=summary.all_unread(evidence, sweep.unread),
+        unread=summary.all_unread(evidence, (*sweep.unread, *chain(*hidden.values()))),
     )

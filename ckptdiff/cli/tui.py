@@ -96,8 +96,9 @@ def _require_server() -> None:
 
 
 def _require_terminal() -> None:
-    if not (sys.stdin and sys.stdin.isatty() and sys.stdout and sys.stdout.isatty()):
+    # Textual draws on stderr.
+    if not all(stream and stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
         raise UsageError(
-            "stdin and stdout are not a terminal, so the app cannot be shown",
+            "stdin, stdout or stderr is not a terminal, so the app cannot be shown",
             "Use `ckptdiff check` here, or `ckptdiff tui --serve` for a browser.",
         )

@@ -53,14 +53,16 @@ class SizeError(ValueError):
 def nbytes(dtype: str, shape: Iterable[int]) -> int:
     """Bytes of a dense tensor of logical `shape`.
 
-    Raises `SizeError` for a dtype that the format does not have, when the size does not
-    fit 64 bits, and when a sub-byte dtype does not fill its last byte.
+    Raises `SizeError` for a dtype that the format does not have, a length below zero, when the
+    size does not fit 64 bits, and when a sub-byte dtype does not fill its last byte.
     """
     bits = BITS.get(dtype)
     if bits is None:
         raise SizeError(f"unknown dtype {dtype}")
     elements = 1
     for length in shape:
+        if length < 0:
+            raise SizeError("a dimension is negative")
         elements *= length
         # Dimension by dimension, as the reference library does: [0, 2^40, 2^40] is
         # legal and [2^40, 2^40, 0] is not, though both hold nothing.

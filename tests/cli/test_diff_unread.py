@@ -112,6 +112,9 @@ def test_overlapping_tensors(tmp_path: Path) -> None:
     )
     report = ckptdiff.diff(a, b)
     assert {r.status for r in report.tensors} == {"unread"}
+    hashed = ckptdiff.hash(b)
+    assert [item.path for item in hashed.unread] == ["model.safetensors"]
+    assert ckptdiff.exit_code(hashed) == 2
 
 
 def test_files_that_an_index_names_and_nothing_else(scheme: Path, tmp_path: Path) -> None:

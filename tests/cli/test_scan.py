@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import build
@@ -30,6 +31,18 @@ def test_inventory(sweep: Path) -> None:
         assert row["fingerprint"] is None
     schema = json_schema("ckptdiff.scan/1")
     jsonschema.Draft202012Validator(schema).validate(report)
+
+
+@pytest.mark.parametrize("verb", ["scan", "layers"])
+def test_a_scheme_whose_tensors_are_not_known_is_not_fine(sweep: Path, verb: str) -> None:
+    scheme = SPEC.scheme(30)
+    os.truncate(sweep / scheme / "model.safetensors", 100)
+    result = run(verb, sweep, "--json")
+    assert result.code == 2
+    assert [row["path"] for row in result.report["unread"]] == [f"{scheme}/model.safetensors"]
+    if verb == "scan":
+        statuses = {row["id"]: row["status"] for row in result.report["schemes"]}
+        assert statuses.pop(scheme) == "unread" and set(statuses.values()) == {"ok"}
 
 
 def test_text(sweep: Path) -> None:

@@ -201,6 +201,8 @@ def test_experts_in_an_unknown_arrangement_are_not_judged(
         "12 quantized weights were not recomputed: the base has its experts in one tensor, and "
         "not in a way that is known"
     ]
+    assert [unread.path for unread in report.unread] == list(apart)
+    assert not report.verdict.complete
 
 
 def test_a_layer_that_is_fused_in_an_export_too(

@@ -41,12 +41,14 @@ def one_pass() -> OnePass | None:
     """The compiled pass over `x` and `y` of one length, and whether an element counts as changed
     when its bits differ, not only when its value does: gives the fields of `Passed`.
 
-    None where numba is not installed, or has no place for what it compiles: it takes a second,
-    and the result is kept beside this file or in the user's cache.
+    None where numba is not installed, does not compile, or cannot keep or read what it
+    compiled: that takes a second, and lies beside this file or in the user's cache.
     """
     try:
-        from numba import njit, types
+        from numba import config, njit, types
 
+        if getattr(config, "DISABLE_JIT", False):
+            return None
         chunk = types.Array(types.float32, 1, "C", readonly=True)
         # Sums may be taken in any order, but nothing is assumed about NaN and infinities.
         compiled: OnePass = njit(
@@ -55,7 +57,8 @@ def one_pass() -> OnePass | None:
             cache=True,
             fastmath={"reassoc", "contract", "nsz"},
         )(_passed)
-    except (ImportError, RuntimeError):
+    # Whatever a full disk, another user or a crash made of numba's files: numpy needs none.
+    except Exception:
         return None
     return compiled
 

@@ -62,7 +62,7 @@ class DiffScreen(Framed):
     def _reason(self, state: State) -> str:
         """Why there is nothing to see."""
         if (failure := state.failures.get("diff")) is not None:
-            return failure.replace("\n", " ")
+            return failure.replace("\n", ". ")
         if state.stuck:
             return NOTHING_YET
         if state.pair is None:

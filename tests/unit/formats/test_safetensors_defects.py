@@ -134,6 +134,11 @@ def test_an_unknown_key(value):
     assert (defect.tensor, defect.offset) == ("a", at(header, '"extra"'))
 
 
+def test_two_negative_dimensions_whose_product_is_right():
+    header = '{"a":{"dtype":"U8","shape":[-2,-2],"data_offsets":[0,4]}}'
+    assert [d.actual for d in parse(header)[1]] == ["'-2'", "'-2'"]
+
+
 def test_no_header_says_that_a_tensor_is_a_part_of_another():
     """That is for us to find out."""
     header = f'{{"a":{A[:-1]},"part":{{"of":"b","expert":0,"first":0,"pitch":9}}}}}}'

@@ -162,6 +162,23 @@ def test_a_square_matrix_lies_as_its_neighbour_does(tmp_path: Path) -> None:
     assert down.a is not None and down.a.part is not None and down.a.part.transposed
 
 
+def test_what_one_side_has_both_ways_hides_nothing(tmp_path: Path) -> None:
+    """Which of the two a loader takes is not known."""
+    fused = {f"{EXPERTS}.gate_up_proj": bf16(2, 6, 4), f"{EXPERTS}.down_proj": bf16(2, 4, 3)}
+    twice = fused | {f"{EXPERTS}.1.up_proj.weight": bf16(3, 4)}
+    found = spelled(pairs(tmp_path, twice, experts(3, 4)))
+    key = "layers.0.mlp.experts.1.up_proj.weight"
+    assert found[key] == (f"{EXPERTS}.1.up_proj.weight",) * 2
+    assert found["layers.0.mlp.experts.gate_up_proj"] == (f"{EXPERTS}.gate_up_proj", None)
+
+
+def test_a_header_cannot_ask_for_a_million_experts(tmp_path: Path) -> None:
+    fused = {f"{EXPERTS}.gate_up_proj": bf16(1_000_000, 2, 1)}
+    found = spelled(pairs(tmp_path, fused, experts(1, 1, count=4)))
+    assert found["layers.0.mlp.experts.gate_up_proj"] == (f"{EXPERTS}.gate_up_proj", None)
+    assert len(found) == 1 + 12
+
+
 def test_experts_of_other_sizes_are_not_matched(tmp_path: Path) -> None:
     fused = {f"{EXPERTS}.gate_up_proj": bf16(2, 10, 4)}
     found = spelled(pairs(tmp_path, fused, experts(3, 4, count=1)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import fields
+from unittest.mock import Mock
 
 import ml_dtypes
 import numpy as np
@@ -317,6 +318,17 @@ def test_bits_count_where_they_differ_and_values_do_not(size: int) -> None:
             found.take_at_once(compiled, x, y, 11, bitwise)
             exact.take_exactly(x, y, 11, differs)
         equal(found, exact)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("njit", Mock(side_effect=EOFError)), ("config", Mock())]
+)
+def test_without_a_working_numba_there_is_no_pass(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: object
+) -> None:
+    """A cache that a crash left empty, as numba tells of it; and numba switched off."""
+    monkeypatch.setattr(f"numba.{name}", value)
+    assert one_pass.__wrapped__() is None
 
 
 def test_the_first_difference_is_that_of_the_first_chunk() -> None:
