@@ -23,12 +23,6 @@ from ckptdiff.records.report import (
 )
 from ckptdiff.records.wording import plural
 
-# Why the experts of a layer cannot be told apart.
-APART = (
-    "one has those of a layer in one tensor and the other one by one, and shapes, dtypes and names "
-    "do not show how they go together"
-)
-
 
 def scheme_rows(evidence: Evidence, findings: Sequence[Finding]) -> tuple[SchemeRow, ...]:
     """One row a scheme, in natural order of their ids."""
@@ -120,7 +114,9 @@ def not_compared(evidence: Evidence) -> tuple[Skip, ...]:
         Skip(
             "CK6",
             id,
-            f"{plural(len(compared.apart), 'tensor')} of experts not compared with base: {APART}",
+            f"{plural(len(compared.apart), 'tensor')} of experts not compared with base: one has "
+            "those of a layer in one tensor and the other one by one, and shapes, dtypes and names "
+            "do not show how they go together",
         )
         for id, compared in evidence.against_base.items()
         if compared.apart

@@ -53,9 +53,10 @@ def hash(
     keys = keys_of(name for name, _, _ in checkpoint.items())
     files, lost = sha256_files(checkpoint.shards, sink=sink, cancel=cancel) if sha256 else ((), ())
     lacking = {shard.name for name, _, shard in checkpoint.items() if name not in found.digests}
-    broken = hidden(checkpoint) + tuple(
+    broken = hidden(checkpoint)
+    broken += tuple(
         Unread(name, "not all of its tensors have bytes of their own in it")
-        for name in sorted(lacking - {item.path for item in (*found.unread, *hidden(checkpoint))})
+        for name in sorted(lacking - {item.path for item in found.unread + broken})
     )
     return HashReport(
         schema=HASH_SCHEMA,

@@ -19,7 +19,6 @@ from ckptdiff.records.finding import Severity, Skip
 from ckptdiff.records.report import CHECK_SCHEMA, CheckReport, IdentityRow, IgnoredFinding
 from ckptdiff.records.request import Request
 from ckptdiff.records.sweep import Sweep
-from ckptdiff.records.wording import plural
 from ckptdiff.rules.base import Rule
 from ckptdiff.rules.engine import judge, set_aside
 from ckptdiff.rules.registry import RULES, matching
@@ -140,11 +139,7 @@ def _unmet(sweep: Sweep, evidence: Evidence, request: Request) -> tuple[Unread, 
     elif request.deep and sweep.base is None:
         unmet.append(Unread(".", f"weights are recomputed from a base: {sweep.base_note}"))
     if request.deep:
-        unmet += [
-            Unread(id, f"{plural(len(compared.apart), 'tensor')} of experts: {summary.APART}")
-            for id, compared in evidence.against_base.items()
-            if compared.apart
-        ]
+        unmet += [Unread(skip.scheme, skip.reason) for skip in summary.not_compared(evidence)]
     if "manifest" in request.require:
         unmet += [
             Unread(scheme.id, "a coverage manifest is required, and there is none")
