@@ -7,20 +7,14 @@ opens one for writing.
 
 Bytes go through one buffer that stays in the processor's cache, because they have to be
 hashed: copy_file_range and a second look at the source took 1.3 to 1.6 times as long (ext4; no
-tensor is aligned to blocks, so that nothing could be shared either). Threads that write one file
-wait for each other in the kernel, so that a third gains nothing; threads that read into a
-mapping of it do not. On 16 processors, eight of those take 0.5 (ext4) to 0.6 (memory) of the
-time of two that write, but one or two of them take longer.
+tensor is aligned to blocks, so that nothing could be shared either).
 """
 
 from __future__ import annotations
 
-import errno
-import mmap
 import os
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +24,7 @@ from ckptdiff.analysis.hashing.spans import SpanHasher
 from ckptdiff.analysis.spreading import Watch, spread
 from ckptdiff.analysis.tensors import TensorReader, is_transposed, read_into
 from ckptdiff.events import CancelToken, Sink
+from ckptdiff.jobs.target import STEP_BYTES, Target, created
 from ckptdiff.quant.arrays import STORED, Array, Rows, Scales, threads_for_arithmetic
 from ckptdiff.quant.dialects import Dialect
 from ckptdiff.quant.registry import ClosedForm, closed_form, requantised
@@ -37,32 +32,10 @@ from ckptdiff.records.checkpoint import Shard
 from ckptdiff.records.composition import Cast, Made, OutputShard, Piece, Stored
 
 STAGE = "write"
-_BUFFER = 1 << 20
 _TASK_BYTES = 64 << 20
 _MAPPING_THREADS = 8  # as many as map a file, where there are as many processors
 
 Placed = tuple[Piece, int]  # a piece and its offset in the file
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A file that is written: its descriptor, and its bytes where it is mapped."""
-
-    fd: int
-    mapped: Array | None
-
-    def room(self, offset: int, nbytes: int) -> Array:
-        """Where to put bytes that are to be at `offset`, before they are `put`."""
-        if self.mapped is None:
-            return _buffer()[:nbytes]
-        return self.mapped[offset : offset + nbytes]
-
-    def put(self, data: memoryview, offset: int) -> None:
-        """Write what is in a room, if it is not there already."""
-        if self.mapped is None:
-            _write_at(self.fd, data, offset)
-
-
 Task = tuple[Target, list[Placed]]
 
 
@@ -100,11 +73,13 @@ def write_shards(
         threads = threads_for_arithmetic(jobs)
     with ExitStack() as stack:
         reader = stack.enter_context(TensorReader())
-        files = [stack.enter_context(_created(folder / shard.name)) for shard in shards]
+        targets = [
+            stack.enter_context(created(folder / shard.name, _size(shard), mapping=mapping))
+            for shard in shards
+        ]
         tasks: list[Task] = []
-        for fd, shard in zip(files, shards, strict=True):
-            _write_at(fd, memoryview(shard.header), 0)
-            target = Target(fd, _mapped(fd, _size(shard)) if mapping else None)
+        for target, shard in zip(targets, shards, strict=True):
+            target.write(memoryview(shard.header), 0)
             tasks += [(target, task) for task in _tasks(shard)]
         digests: dict[str, bytes] = {}
         for found in spread(
@@ -118,34 +93,13 @@ def write_shards(
         ):
             digests |= found
         reader.confirm(*_sources(shards))
-        for fd in files:
-            os.fsync(fd)
+        for target in targets:
+            os.fsync(target.fd)
     return digests
-
-
-@contextmanager
-def _created(path: Path) -> Iterator[int]:
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def _size(shard: OutputShard) -> int:
     return len(shard.header) + sum(piece.nbytes for piece in shard.pieces)
-
-
-def _mapped(fd: int, nbytes: int) -> Array | None:
-    """The bytes of a file that is `nbytes` long from now on; None where files are not mapped.
-    Room for all of them is taken at once: a full disk would end the process otherwise."""
-    try:
-        os.posix_fallocate(fd, 0, nbytes)
-        return np.frombuffer(mmap.mmap(fd, nbytes), np.uint8)
-    except OSError as error:
-        if error.errno in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENODEV, errno.EACCES):
-            return None
-        raise
 
 
 def _tasks(shard: OutputShard) -> Iterator[list[Placed]]:
@@ -173,7 +127,7 @@ def _tasks(shard: OutputShard) -> Iterator[list[Placed]]:
 def _run(target: Target, task: list[Placed], how: Writing) -> dict[str, bytes]:
     first = task[0][0].source
     if isinstance(first, Made):
-        return _make(target.fd, task, first, how)
+        return _make(target, task, first, how)
     found = {}
     for piece, offset in task:
         source = piece.source
@@ -182,7 +136,7 @@ def _run(target: Target, task: list[Placed], how: Writing) -> dict[str, bytes]:
             found[piece.name] = _copy(target, piece, offset, source, how)
         else:
             parts = _cast(piece, source, how)
-            found[piece.name] = _write_parts(target.fd, piece, offset, parts, how)
+            found[piece.name] = _write_parts(target, piece, offset, parts, how)
     return found
 
 
@@ -190,9 +144,9 @@ def _copy(target: Target, piece: Piece, offset: int, source: Stored, how: Writin
     """Copy the bytes of one tensor and hash them on the way."""
     hasher = SpanHasher()
     origin, start = how.reader.place(source.shard, source.name)
-    for done in range(0, piece.nbytes, _BUFFER):
+    for done in range(0, piece.nbytes, STEP_BYTES):
         how.watch.check()
-        part = target.room(offset + done, min(_BUFFER, piece.nbytes - done))
+        part = target.room(offset + done, min(STEP_BYTES, piece.nbytes - done))
         read_into(origin, start + done, part)
         data = memoryview(part.data)
         hasher.update(data)
@@ -209,7 +163,7 @@ def _cast(piece: Piece, source: Stored | Cast, how: Writing) -> Iterator[Array]:
             yield values.astype(dtype)
 
 
-def _make(fd: int, task: list[Placed], made: Made, how: Writing) -> dict[str, bytes]:
+def _make(target: Target, task: list[Placed], made: Made, how: Writing) -> dict[str, bytes]:
     """Weight and scales of one module from base."""
     form = closed_form(made.layout)
     assert isinstance(form, ClosedForm)  # nothing else is planned
@@ -221,7 +175,7 @@ def _make(fd: int, task: list[Placed], made: Made, how: Writing) -> dict[str, by
         parts: Iterator[Array] = iter([_part(scales, piece.source.part)])
         if piece.source.part is None:
             parts = (codes for _, codes in requantised(form, rows[0], scales, how.dialect))
-        found[piece.name] = _write_parts(fd, piece, offset, parts, how)
+        found[piece.name] = _write_parts(target, piece, offset, parts, how)
     return found
 
 
@@ -241,36 +195,21 @@ def _part(scales: Scales, suffix: str | None) -> Array:
     return found
 
 
-def _write_parts(fd: int, piece: Piece, offset: int, parts: Iterator[Array], how: Writing) -> bytes:
+def _write_parts(
+    target: Target, piece: Piece, offset: int, parts: Iterator[Array], how: Writing
+) -> bytes:
     """Write arrays one behind the other and hash them. They must fill the piece."""
     hasher, end = SpanHasher(), offset + piece.nbytes
     for array in parts:
         how.watch.check()
         data = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
         hasher.update(data)
-        _write_at(fd, data, offset)
+        target.write(data, offset)
         offset += len(data)
         how.watch.advance(len(data))
     if offset != end:
         raise AssertionError(f"{piece.name} lacks {end - offset} bytes")
     return hasher.digest()
-
-
-def _write_at(fd: int, data: memoryview, offset: int) -> None:
-    while data:
-        count = os.pwrite(fd, data, offset)
-        data, offset = data[count:], offset + count
-
-
-_local = threading.local()
-
-
-def _buffer() -> Array:
-    """One buffer a thread, which stays in the processor's cache."""
-    if not hasattr(_local, "buffer"):
-        _local.buffer = np.empty(_BUFFER, np.uint8)
-    buffer: Array = _local.buffer
-    return buffer
 
 
 def _sources(shards: Sequence[OutputShard]) -> list[Shard]:

@@ -17,7 +17,7 @@ from ckptdiff.sources.local import Unreadable
 class Hashing:
     """How hashing is done. `cache` None: nothing is remembered. `rehash`: nothing that is
     remembered is believed. `scan`: values are looked at too; without it, results are not
-    remembered. `jobs` None: one thread a processor."""
+    remembered. `jobs` None: as many threads as help."""
 
     cache: Cache | None = None
     rehash: bool = False

@@ -2,7 +2,7 @@
 
 Every later comparison starts from these digests, so each byte is read once, in the order
 in which it lies on disk, and never held: a shard is cut into units of about 64 MiB, a unit
-is read through one reused buffer of 1 MiB (which stays in the processor's cache; mapping
+is read through one reused buffer of 2 MiB (which stays in the processor's cache; mapping
 the file instead would count gigabytes of page cache as ours), and units of many shards
 run on a few threads, which works because reading and hashing both release the GIL.
 
@@ -31,7 +31,10 @@ from ckptdiff.sources.local import CHANGED, Unreadable, identity, open_regular, 
 MIB = 1 << 20
 SPAN_BYTES = 256 * MIB  # part of the contract: another value gives other digests
 UNIT_BYTES = 64 * MIB
-BUFFER_BYTES = 1 * MIB
+# Every step gives up the interpreter's lock and asks for it again: on 16 processors, buffers of
+# 1 MiB and 16 threads take 1.6 times as long as 8 threads, which 2 MiB make faster yet.
+BUFFER_BYTES = 2 * MIB
+MOST_THREADS = 8
 
 STAGE = "hash"
 SHORT = "ended before its data did"
@@ -117,8 +120,8 @@ def hash_shards(
     `scan` is False, which is faster.
 
     `executor` runs the work (its tasks share memory with the caller: threads); without
-    one, `jobs` threads (default: one a processor) are started, and gone on return. Memory
-    is a buffer of 1 MiB a thread and the digests.
+    one, `jobs` threads (default: one a processor, as far as that helps) are started, and gone
+    on return. Memory is a buffer of 2 MiB a thread and the digests.
 
     `on_shard` is called in those threads with the path and the digests of each shard as soon
     as it is read; shards are begun in the order in which they are given.
@@ -138,7 +141,8 @@ def hash_shards(
         if shard.identity in files:
             continue
         files[shard.identity] = cut(len(files), shard.path, shard.identity, shard.header, scan)
-    units = _interleaved(list(files.values()), jobs or os.cpu_count() or 1)
+    jobs = jobs or min(MOST_THREADS, os.cpu_count() or 1)
+    units = _interleaved(list(files.values()), jobs)
     shared = _Shared()
     joining = Joining({known: len(cuts) for known, cuts in files.items()})
 

@@ -11,7 +11,7 @@ import pytest
 from repairing import BASELINE, NAME, SAMPLES, SWEEP, broken_sweep, files
 
 from ckptdiff import api
-from ckptdiff.jobs import copying
+from ckptdiff.jobs import copying, target
 from ckptdiff.records.plan import Outcome
 
 
@@ -19,16 +19,23 @@ from ckptdiff.records.plan import Outcome
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether each target was mapped, on a machine of many processors."""
     found: list[bool] = []
-    mapped = copying._mapped
+    mapped = target._mapped
 
     def sees(fd: int, nbytes: int) -> Any:
-        array = mapped(fd, nbytes)
-        found.append(array is not None)
-        return array
+        made = mapped(fd, nbytes)
+        found.append(made is not None)
+        return made
 
     monkeypatch.setattr(copying, "_MAPPING_THREADS", 2)
-    monkeypatch.setattr(copying, "_mapped", sees)
+    monkeypatch.setattr(target, "_mapped", sees)
     return found
+
+
+@pytest.fixture(params=["disk", "memory"])
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What the target is taken for; asking for pages ahead is right on either."""
+    monkeypatch.setattr(target, "_in_memory", lambda fd: request.param == "memory")
+    return str(request.param)
 
 
 def compose(root: Path) -> Outcome:
@@ -55,32 +62,79 @@ def refuse(code: int) -> Any:
     return refused
 
 
+@pytest.mark.usefixtures("kind")
 def test_a_mapped_file_has_the_same_bytes(tmp_path: Path, opened: list[bool]) -> None:
     outcome = compose(broken_sweep(tmp_path))
     assert outcome.status == "written" and opened and all(opened)
     assert weights(Path(outcome.target)) == weights(SWEEP / NAME.format(10))
 
 
+@pytest.mark.usefixtures("kind")
 @pytest.mark.parametrize("code", [errno.ENODEV, errno.EINVAL, errno.EOPNOTSUPP])
 @pytest.mark.parametrize("step", ["posix_fallocate", "mmap"])
 def test_where_nothing_is_mapped_it_is_written(
     tmp_path: Path, opened: list[bool], monkeypatch: pytest.MonkeyPatch, step: str, code: int
 ) -> None:
-    monkeypatch.setattr(
-        copying.os if step == "posix_fallocate" else copying.mmap, step, refuse(code)
-    )
+    monkeypatch.setattr(target, "_populate", refuse(errno.EINVAL))
+    monkeypatch.setattr(target.os if step == "posix_fallocate" else target.mmap, step, refuse(code))
     outcome = compose(broken_sweep(tmp_path))
     assert outcome.status == "written" and opened and not any(opened)
     assert weights(Path(outcome.target)) == weights(SWEEP / NAME.format(10))
 
 
+@pytest.mark.usefixtures("kind")
 def test_a_full_disk_is_seen_before_anything_is_copied(
     tmp_path: Path, opened: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = broken_sweep(tmp_path)
-    monkeypatch.setattr(copying.os, "posix_fallocate", refuse(errno.ENOSPC))
+    monkeypatch.setattr(target.os, "posix_fallocate", refuse(errno.ENOSPC))
+    monkeypatch.setattr(target, "_populate", refuse(errno.ENOSPC))
     monkeypatch.setattr(copying, "_copy", None)
     outcome = compose(root)
     assert outcome.status == "failed" and "no space left" in (outcome.reason or "")
     assert not list((tmp_path / "out").iterdir())
     assert files(root) == files(SAMPLES / "copied")
+
+
+def test_memory_that_ends_while_it_is_written_is_a_full_disk(
+    tmp_path: Path, opened: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = broken_sweep(tmp_path)
+    populate = target._populate
+
+    def ends(part: Any) -> None:
+        populate(part)
+        monkeypatch.setattr(target, "_populate", refuse(errno.ENOSPC))
+
+    monkeypatch.setattr(target, "_in_memory", lambda fd: True)
+    monkeypatch.setattr(target, "_populate", ends)
+    outcome = compose(root)
+    assert opened == [True]
+    assert outcome.status == "failed" and "no space left" in (outcome.reason or "")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_page_that_cannot_be_had_is_an_error_and_not_a_signal(tmp_path: Path) -> None:
+    with target.created(tmp_path / "file", 1 << 20, mapping=True) as made:
+        part = made.room(5000, 10_000)
+        target._populate(part)
+        part[:] = 1
+        os.ftruncate(made.fd, 0)  # from now on a write to the mapping would end the process
+        with pytest.raises(OSError, match="No space left") as caught:
+            target._populate(part)
+    assert caught.value.errno == errno.ENOSPC
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("tmpfs", True), ("ext4", False)])
+def test_a_tmpfs_is_known_by_its_mount(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, expected: bool
+) -> None:
+    device = tmp_path.stat().st_dev
+    mounts = tmp_path / "mounts"
+    mounts.write_text(
+        "22 1 253:99 / / rw - tmpfs none rw\n"
+        f"23 1 {os.major(device)}:{os.minor(device)} / {tmp_path} rw shared:1 - {kind} none rw\n"
+    )
+    monkeypatch.setattr(target, "_MOUNTS", mounts)
+    with mounts.open("rb") as file:
+        assert target._in_memory(file.fileno()) is expected

@@ -20,7 +20,6 @@ import ckptdiff
 from ckptdiff.api import verifying
 from ckptdiff.api.composing import Planned
 from ckptdiff.errors import UsageError
-from ckptdiff.jobs import copying
 from ckptdiff.jobs.staging import reserved
 
 SAMPLES = Path(__file__).parents[3] / "samples"
@@ -89,8 +88,8 @@ def in_child(root: Path, in_place: bool, number: int, hit: Hit) -> int | None:
             if event in WATCHED and _below(root, arguments):
                 step()
 
-        for module, name in ((copying, "_write_at"), (copying.os, "fsync")):
-            setattr(module, name, _counted(getattr(module, name), step))
+        for name in ("pwrite", "fsync"):
+            setattr(os, name, _counted(getattr(os, name), step))
         planned = plan(root, in_place)
         sys.addaudithook(hook)
         report = ckptdiff.execute(planned, cache=False)
