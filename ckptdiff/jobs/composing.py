@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from ckptdiff.jobs.hashing import digest_shards
 from ckptdiff.jobs.outcomes import Memory
 from ckptdiff.jobs.placing import NOTHING, Filled, How, copy_file, sync_tree, write_all, write_file
 from ckptdiff.jobs.planning import PROVENANCE, Job
-from ckptdiff.jobs.proving import prove
+from ckptdiff.jobs.proving import Processes, begun, prove
 from ckptdiff.jobs.viewing import digest_parts
 from ckptdiff.quant.dialects import ALL, Dialect
 from ckptdiff.records.composition import Composition
@@ -44,10 +46,16 @@ def carry_out(jobs: Sequence[Job], how: How) -> tuple[Outcome, ...]:
     todo = [(job.plan, job.composition) for job in jobs if job.composition is not None]
     if len(todo) < len(jobs):
         raise UsageError("not every plan can be carried out", "The plans say what is missing.")
-    since = time.time_ns()
-    hashed = _hashed([composition for _, composition in todo], how)
-    memory = Memory(how.hashing.cache, since)
-    proofs = _proven([composition for _, composition in todo], hashed, memory, how)
+    compositions = [composition for _, composition in todo]
+    donations = _donations(compositions)
+    memory = Memory(how.hashing.cache, time.time_ns())
+    with ExitStack() as stack:
+        processes: dict[str, Processes] = {}
+        for path, given in donations.items():
+            if workers := begun(given.donor, given.base, given.keys, how.jobs):
+                processes[path] = stack.enter_context(workers)
+        hashed = _hashed(compositions, how)
+        proofs = _proven(donations, hashed, processes, memory, how)
     return write_all(
         [(plan, partial(_whole, plan, parts, proofs, hashed, how)) for plan, parts in todo], how
     )
@@ -102,31 +110,46 @@ def _fill(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Donation:
+    """What a donor supplies to all that is composed, by module key, and its base."""
+
+    donor: SchemeEvidence
+    base: SchemeEvidence
+    keys: set[str]
+
+
+def _donations(compositions: Sequence[Composition]) -> dict[str, _Donation]:
+    """By the donor's path."""
+    found: dict[str, _Donation] = {}
+    for composition in compositions:
+        for donor, keys in composition.donated:
+            path = donor.checkpoint.path
+            found.setdefault(path, _Donation(donor, composition.base, set())).keys.update(keys)
+    return found
+
+
 def _proven(
-    compositions: Sequence[Composition],
+    donations: Mapping[str, _Donation],
     hashed: Mapping[str, SchemeEvidence],
+    processes: Mapping[str, Processes],
     memory: Memory,
     how: How,
 ) -> dict[str, Mapping[str, Proof]]:
     """Proofs of all that donors supply, by the donor's path. Raises `UsageError` when one is
     not what base gives, or could not be looked at."""
-    wanted: dict[str, set[str]] = defaultdict(set)
-    bases: dict[str, str] = {}
-    for composition in compositions:
-        for donor, keys in composition.donated:
-            wanted[donor.checkpoint.path] |= keys
-            bases[donor.checkpoint.path] = composition.base.checkpoint.path
     proofs = {}
-    for path, base in bases.items():
+    for path, given in donations.items():
         donor = hashed[path]
         found = prove(
             donor,
-            hashed[base],
-            keys=wanted[path],
+            hashed[given.base.checkpoint.path],
+            keys=given.keys,
             jobs=how.jobs,
             sink=how.sink,
             cancel=how.cancel,
             memory=memory,
+            workers=processes.get(path),
         )
         bad = [(proof, why) for proof in found.values() if (why := _doubt(proof))]
         if bad:

@@ -40,6 +40,8 @@ _LEAST = {"F16": 2.0**-14, "F32": 2.0**-126}
 # Starting processes takes as long as this many bytes take threads.
 _FOR_PROCESSES = 1 << 32
 
+Processes = Workers[Sequence[Case], list[Proof]]
+
 
 def prove(
     scheme: SchemeEvidence,
@@ -50,6 +52,7 @@ def prove(
     sink: Sink,
     cancel: CancelToken,
     memory: Memory | None = None,
+    workers: Processes | None = None,
 ) -> Mapping[str, Proof]:
     """What recomputing the quantized modules of `scheme` from `base` shows, by module key.
 
@@ -58,20 +61,12 @@ def prove(
     scales. What cannot be looked at is "unknown" with its reason, and where that is because
     bytes could not be read, or changed while they were, the proof names them as `unread`.
     Outcomes are remembered in `memory` by the digests of all that they depend on, where those
-    are known.
+    are known. `workers` were begun for this.
 
     Raises `Cancelled` when `cancel` is set.
     """
-    surveyor = Surveyor(scheme, base)
-    chosen = scheme.coverage.quantized if keys is None else keys
-    found: dict[str, Proof] = {}
-    cases: dict[str, Case] = {}
-    for key in sorted(chosen):
-        if reason := surveyor.obstacle(key):
-            found[key] = _unknown(scheme, key, reason)
-        else:
-            cases[key] = surveyor.case(key)
-    work = _Work(scheme, base, surveyor)
+    work, cases, obstacles = _survey(scheme, base, keys)
+    found = {key: _unknown(scheme, key, reason) for key, reason in obstacles.items()}
     keys_of = {key: sign for key, case in cases.items() if (sign := work.signature(case))}
     known = memory.recall(keys_of) if memory else {}
     tasks: dict[str, list[Case]] = defaultdict(list)
@@ -81,14 +76,43 @@ def prove(
         else:
             tasks[key.rpartition(".")[0]].append(case)
     if tasks:
-        results = _spread(work, list(tasks.values()), jobs=jobs, sink=sink, cancel=cancel)
+        results = _spread(
+            work, list(tasks.values()), jobs=jobs, sink=sink, cancel=cancel, workers=workers
+        )
         fresh = {proof.key: proof for proofs in results for proof in proofs}
         if memory is not None:
             shards = {key: [p.shard for _, p in work.sources(cases[key])] for key in fresh}
             memory.remember(keys_of, fresh, shards)
         found |= fresh
-    bonds = {key: surveyor.bonds(case) for key, case in cases.items() if case.searched}
+    bonds = {key: work.surveyor.bonds(case) for key, case in cases.items() if case.searched}
     return _calibrated_otherwise(agreed({key: found[key] for key in sorted(found)}, bonds))
+
+
+def begun(
+    scheme: SchemeEvidence, base: SchemeEvidence, keys: Collection[str], jobs: int | None
+) -> Processes | None:
+    """Processes for `prove`, to be begun while it cannot yet: starting them takes as long as the
+    digests do. None where it takes none."""
+    work, cases, _ = _survey(scheme, base, keys)
+    return _processes(sum(map(work.nbytes, cases.values())), jobs)
+
+
+def _survey(
+    scheme: SchemeEvidence, base: SchemeEvidence, keys: Collection[str] | None
+) -> tuple[_Work, dict[str, Case], dict[str, str]]:
+    """What can be proven of `keys`, in order, and why the others cannot be."""
+    surveyor = Surveyor(scheme, base)
+    chosen = sorted(scheme.coverage.quantized if keys is None else keys)
+    obstacles = {key: reason for key in chosen if (reason := surveyor.obstacle(key))}
+    cases = {key: surveyor.case(key) for key in chosen if key not in obstacles}
+    return _Work(scheme, base, surveyor), cases, obstacles
+
+
+def _processes(nbytes: int, jobs: int | None) -> Processes | None:
+    """As many processes as processors, if they pay for `nbytes`."""
+    wanted = jobs or os.cpu_count() or 1
+    pay = wanted > MOST_THREADS and nbytes >= _FOR_PROCESSES
+    return Workers(wanted, __name__) if pay else None
 
 
 def _spread(
@@ -98,15 +122,16 @@ def _spread(
     jobs: int | None,
     sink: Sink,
     cancel: CancelToken,
+    workers: Processes | None,
 ) -> list[list[Proof]]:
     """The proofs of every task, by threads, or by processes where those pay."""
     total = sum(work.nbytes(case) for task in tasks for case in task)
-    wanted = jobs or os.cpu_count() or 1
     with ExitStack() as stack:
-        if wanted > MOST_THREADS and total >= _FOR_PROCESSES:
-            wanted = min(wanted, len(tasks))
-            prepare = partial(_worker, work.scheme, work.base)
-            prove = stack.enter_context(Workers(prepare, wanted)).run
+        workers = workers or _processes(total, jobs)
+        if workers is not None:
+            stack.enter_context(workers)
+            workers.prepare(partial(_worker, work.scheme, work.base))
+            wanted, prove = jobs or os.cpu_count() or 1, workers.run
         else:
             wanted = threads_for_arithmetic(jobs)
             prove = partial(work.prove, stack.enter_context(TensorReader()))

@@ -9,6 +9,7 @@ ends are this file, so that pickles are safe to load. What is done must not move
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -42,20 +43,20 @@ Work = Callable[[Task, Observer], Result]
 
 
 class Workers(Generic[Task, Result]):
-    """`count` processes, for as many threads that call `run`. Use it in a `with` block, which
-    ends them whatever happens.
+    """`count` processes, for as many threads that call `run` after `prepare`. Use it in a `with`
+    block, which ends them whatever happens; a second one around it does no harm.
 
-    `prepare` is called once, before they part, and gives the function that does the tasks. It,
-    tasks and results are pickled.
+    Whoever begins early loses no time: `module` is imported meanwhile. What is prepared, tasks
+    and results are pickled.
     """
 
-    def __init__(self, prepare: Callable[[], Work[Task, Result]], count: int) -> None:
+    def __init__(self, count: int, module: str) -> None:
         pairs = [Pipe() for _ in range(count)]
         self._pipes = [ours for ours, _ in pairs]
         theirs = [pipe.fileno() for _, pipe in pairs]
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "ckptdiff.jobs.workers", *map(str, theirs)],
+                [sys.executable, "-P", "-m", "ckptdiff.jobs.workers", module, *map(str, theirs)],
                 # A process that forks had better have no threads.
                 env={**os.environ, "PYTHONPATH": python_path(), "OPENBLAS_NUM_THREADS": "1"},
                 stdin=subprocess.DEVNULL,
@@ -70,23 +71,29 @@ class Workers(Generic[Task, Result]):
         finally:
             for _, pipe in pairs:
                 pipe.close()
-        self._prepare: Callable[[], Work[Task, Result]] | None = prepare
         self._idle: SimpleQueue[Connection] = SimpleQueue()
-        for pipe in self._pipes:
-            self._idle.put(pipe)
 
     def __enter__(self) -> Self:
-        with suppress(ConnectionError):  # then `run` says so
-            self._pipes[0].send(self._prepare)
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._process.returncode is not None:
+            return
         self._close()
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(_GRACE_SECONDS)
+        if not self._idle.empty():
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(_GRACE_SECONDS)
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+
+    def prepare(self, prepare: Callable[[], Work[Task, Result]]) -> None:
+        """Say, once, what gives the function that does the tasks. It is called before the
+        processes part."""
+        with suppress(ConnectionError):  # then `run` says so
+            self._pipes[0].send(prepare)
+        for pipe in self._pipes:
+            self._idle.put(pipe)
 
     def run(self, task: Task, watch: Observer) -> Result:
         """The result of one task. Raises what `watch` raises, and `ChildError` when the task
@@ -152,7 +159,8 @@ def _serve(work: Work[Any, Any], pipe: Connection) -> None:
             pipe.send(("done", result))
 
 
-def _main(pipes: Sequence[Connection]) -> None:
+def _main(module: str, pipes: Sequence[Connection]) -> None:
+    importlib.import_module(module)
     work = pipes[0].recv()()
     for mine in pipes:
         if not os.fork():
@@ -169,4 +177,4 @@ def _main(pipes: Sequence[Connection]) -> None:
 
 if __name__ == "__main__":
     with suppress(EOFError, ConnectionError):  # the other end is closed
-        _main([Connection(int(fd)) for fd in sys.argv[1:]])
+        _main(sys.argv[1], [Connection(int(fd)) for fd in sys.argv[2:]])

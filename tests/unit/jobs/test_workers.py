@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,12 @@ __all__ = ["findable"]
 TASKS = list(range(1, 20))
 
 
+def prepared(prepare: Any, count: int) -> Workers[int, Any]:
+    workers: Workers[int, Any] = Workers(count, errands.__name__)
+    workers.prepare(prepare)
+    return workers
+
+
 def run(workers: Workers[int, Any], sink: Any = silent, cancel: CancelToken | None = None) -> Any:
     return spread(
         TASKS,
@@ -38,7 +45,7 @@ def run(workers: Workers[int, Any], sink: Any = silent, cancel: CancelToken | No
 
 def test_results_come_in_order_from_several_processes_with_what_was_read() -> None:
     events: list[Event] = []
-    with Workers(partial(errands.prepare, 7), 3) as workers:
+    with prepared(partial(errands.prepare, 7), 3) as workers:
         found = run(workers, events.append)
     assert [product for product, _ in found] == [7 * task for task in TASKS]
     pids = {pid for _, pid in found}
@@ -49,16 +56,16 @@ def test_results_come_in_order_from_several_processes_with_what_was_read() -> No
 
 
 def test_what_fails_in_a_worker_is_told() -> None:
-    with Workers(errands.failing, 2) as workers, pytest.raises(ChildError) as caught:
+    with prepared(errands.failing, 2) as workers, pytest.raises(ChildError) as caught:
         workers.run(0, _Watch())
     assert "ZeroDivisionError" in caught.value.next_step
-    with Workers(errands.failing, 1) as workers:
+    with prepared(errands.failing, 1) as workers:
         assert workers.run(1, _Watch()) == 1
 
 
 @pytest.mark.parametrize("prepare", [errands.vanishing, errands.unprepared])
 def test_a_worker_that_ends_early_is_an_error(prepare: Any) -> None:
-    with Workers(prepare, 3) as workers, pytest.raises(ChildError, match="ended early") as caught:
+    with prepared(prepare, 3) as workers, pytest.raises(ChildError, match="ended early") as caught:
         run(workers)
     assert "--jobs 1" in caught.value.next_step
 
@@ -75,7 +82,7 @@ def test_cancelling_ends_the_workers() -> None:
         def check(self) -> None:
             cancel.raise_if_cancelled()
 
-    with Workers(errands.endless, 2) as workers, pytest.raises(Cancelled):
+    with prepared(errands.endless, 2) as workers, pytest.raises(Cancelled):
         workers.run(1, Sees())
     assert pids and all(gone(pid) for pid in pids)
 
@@ -88,7 +95,8 @@ class Watch:
     def check(self): pass
     def advance(self, nbytes):
         if nbytes > 1 << 32: print(nbytes - (1 << 32), flush=True)
-with Workers(errands.endless, 2) as workers:
+with Workers(2, errands.__name__) as workers:
+    workers.prepare(errands.endless)
     workers.run(1, Watch())
 """
     running = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True)
@@ -99,6 +107,21 @@ with Workers(errands.endless, 2) as workers:
     running.wait()
     running.stdout.close()
     assert gone(pid) and gone(leader)
+
+
+def test_workers_that_nobody_needs_end_at_once() -> None:
+    with Workers(3, "tests.unit.jobs.errands") as workers:
+        pid = workers._process.pid
+        began = time.monotonic()
+    assert gone(pid) and time.monotonic() - began < 1
+
+
+def test_a_block_around_the_block_does_no_harm() -> None:
+    with Workers(2, errands.__name__) as workers:
+        with workers:
+            workers.prepare(partial(errands.prepare, 2))
+            assert workers.run(4, _Watch())[0] == 8
+        assert gone(workers._process.pid)
 
 
 class _Watch(Observer):
