@@ -35,6 +35,8 @@ from ckptdiff.events import Advanced, CancelToken, Event, Finished, Sink, Starte
 
 Message = Mapping[str, Any]
 
+DIRECTORY_PREFIX = "ckptdiff-"  # of a child's working directory, which it removes if we cannot
+
 # A child that was asked to stop is given this long before it is made to.
 _GRACE_SECONDS = 0.5
 _POLL_SECONDS = 0.05
@@ -78,7 +80,7 @@ class Child:
     def __init__(self, program: Program, *, log: Path | None = None) -> None:
         require(program)
         self._program = program
-        self._directory = tempfile.mkdtemp(prefix="ckptdiff-")
+        self._directory = tempfile.mkdtemp(prefix=DIRECTORY_PREFIX)
         self._log, self._kept = _log_path(log), log is not None
         self._outbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._events, theirs = os.pipe()

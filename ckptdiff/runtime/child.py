@@ -9,15 +9,18 @@ import gc
 import json
 import os
 import queue
+import shutil
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from ckptdiff.errors import CkptdiffError
 from ckptdiff.events import Event, Finished, Sink, Started, Unit
+from ckptdiff.jobs.children import DIRECTORY_PREFIX
 
 Message = dict[str, Any]
 
@@ -53,7 +56,9 @@ class Channel:
             *lines, rest = (rest + part).split(b"\n")
             for line in lines:
                 self._inbox.put(json.loads(line))
-        # Nobody is left to hear of a result: end, with whatever was started here.
+        # Nobody is left to hear of a result, or to clean up: end, with whatever was started here.
+        if Path.cwd().name.startswith(DIRECTORY_PREFIX):
+            shutil.rmtree(Path.cwd(), ignore_errors=True)
         os.kill(-os.getpid() if os.getpgrp() == os.getpid() else os.getpid(), signal.SIGKILL)
 
 

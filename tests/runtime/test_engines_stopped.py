@@ -96,11 +96,13 @@ def test_a_killed_parent_takes_its_child_along(bench: Bench, tmp_path: Path) -> 
         env=environment(), stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert parent.stderr is not None
-    child = None
+    child, directory = None, tmp_path
     for line in parent.stderr:
         event = json.loads(line)
         if event["event"] == "started" and event["stage"] == "calibrate":
             (child,) = _children(parent.pid)
+            directory = Path(f"/proc/{child}/cwd").readlink()
+            assert directory.is_dir()
             parent.kill()
             break
     parent.wait()
@@ -109,6 +111,7 @@ def test_a_killed_parent_takes_its_child_along(bench: Bench, tmp_path: Path) -> 
     watcher.start()
     watcher.join(30)
     assert not watcher.is_alive()
+    assert not directory.exists()
     assert not (out / scheme.name).exists()
     # What is left is what the next run removes before it begins.
     with reserved(out / scheme.name) as place:

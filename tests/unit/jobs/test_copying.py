@@ -1,4 +1,5 @@
-"""Writing into mapped files, as is done on many processors: the same bytes, the same ends."""
+"""What is done on many processors, writing into mapped files and proving by processes: the same
+bytes, the same ends."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ import pytest
 from repairing import BASELINE, NAME, SAMPLES, SWEEP, broken_sweep, files
 
 from ckptdiff import api
-from ckptdiff.jobs import copying, target
+from ckptdiff.events import Sink, silent
+from ckptdiff.jobs import composing, copying, proving, target
 from ckptdiff.records.plan import Outcome
 
 
@@ -38,7 +40,7 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     return str(request.param)
 
 
-def compose(root: Path) -> Outcome:
+def compose(root: Path, sink: Sink = silent) -> Outcome:
     """Rewrite top10 of the founding bug from the whole checkpoint."""
     planned = api.plan_reexport(
         [root / NAME.format(10)],
@@ -47,7 +49,7 @@ def compose(root: Path) -> Outcome:
         donors=[BASELINE, SWEEP / NAME.format(100)],
         out=root.parent / "out",
     )
-    (outcome,) = api.execute(planned, jobs=2, cache=False).outcomes
+    (outcome,) = api.execute(planned, jobs=2, cache=False, sink=sink).outcomes
     return outcome
 
 
@@ -67,6 +69,28 @@ def test_a_mapped_file_has_the_same_bytes(tmp_path: Path, opened: list[bool]) ->
     outcome = compose(broken_sweep(tmp_path))
     assert outcome.status == "written" and opened and all(opened)
     assert weights(Path(outcome.target)) == weights(SWEEP / NAME.format(10))
+
+
+def test_processes_that_were_begun_early_prove_the_donor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[Any] = []
+
+    def sees(*arguments: Any) -> Any:
+        assert "hash" not in stages, "it is before digests are taken that time is won"
+        begun.append(proving.begun(*arguments))
+        return begun[-1]
+
+    stages: list[str] = []
+    monkeypatch.setattr(proving, "_FOR_PROCESSES", 0)
+    monkeypatch.setattr(proving, "MOST_THREADS", 1)
+    monkeypatch.setattr(composing, "begun", sees)
+    outcome = compose(broken_sweep(tmp_path), sink=lambda event: stages.append(event.stage))
+    assert outcome.status == "written" and weights(Path(outcome.target)) == weights(
+        SWEEP / NAME.format(10)
+    )
+    assert any(begun)
+    assert all(workers is None or workers._process.returncode is not None for workers in begun)
 
 
 @pytest.mark.usefixtures("kind")
