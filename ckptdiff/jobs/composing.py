@@ -56,9 +56,8 @@ def carry_out(jobs: Sequence[Job], how: How) -> tuple[Outcome, ...]:
                 processes[path] = stack.enter_context(workers)
         hashed = _hashed(compositions, how)
         proofs = _proven(donations, hashed, processes, memory, how)
-    return write_all(
-        [(plan, partial(_whole, plan, parts, proofs, hashed, how)) for plan, parts in todo], how
-    )
+        fills = [(plan, partial(_whole, plan, parts, proofs, hashed, how)) for plan, parts in todo]
+        return write_all(fills, how)
 
 
 def _whole(

@@ -152,6 +152,7 @@ def _copy(target: Target, piece: Piece, offset: int, source: Stored, how: Writin
         hasher.update(data)
         target.put(data, offset + done)
         how.watch.advance(len(data))
+    target.leave(offset, piece.nbytes)
     return hasher.digest()
 
 

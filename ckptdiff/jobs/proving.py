@@ -61,7 +61,7 @@ def prove(
     scales. What cannot be looked at is "unknown" with its reason, and where that is because
     bytes could not be read, or changed while they were, the proof names them as `unread`.
     Outcomes are remembered in `memory` by the digests of all that they depend on, where those
-    are known. `workers` were begun for this.
+    are known. `workers` were begun for this, and are dismissed.
 
     Raises `Cancelled` when `cancel` is set.
     """
@@ -127,9 +127,11 @@ def _spread(
     """The proofs of every task, by threads, or by processes where those pay."""
     total = sum(work.nbytes(case) for task in tasks for case in task)
     with ExitStack() as stack:
-        workers = workers or _processes(total, jobs)
         if workers is not None:
+            stack.callback(workers.dismiss)
+        elif workers := _processes(total, jobs):
             stack.enter_context(workers)
+        if workers is not None:
             workers.prepare(partial(_worker, work.scheme, work.base))
             wanted, prove = jobs or os.cpu_count() or 1, workers.run
         else:

@@ -7,7 +7,8 @@ to 0.6 (memory) of the time of two that write, but one or two of them take longe
 A disk that is full must be an error, not the end of the process, which it is for who writes to
 a page that cannot be had. So room is taken first: on a disk for the whole file, which takes no
 time there. In memory that takes as long as the writing itself, by one thread; there each thread
-asks for its own pages, a step ahead, which takes 0.7 of the time.
+asks for its own pages, a step ahead, which takes 0.7 of the time. To let go of a mapping takes
+long, too, unless each thread has let go of its part.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import mmap
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +57,12 @@ class Target:
         """Write what is in a room, if it is not there already."""
         if self.mapped is None:
             self.write(data, offset)
+
+    def leave(self, offset: int, nbytes: int) -> None:
+        """Nothing more is put there soon."""
+        if self.mapped is not None:
+            with suppress(OSError):
+                _advise(self.mapped[offset : offset + nbytes], mmap.MADV_DONTNEED)
 
     def write(self, data: memoryview, offset: int) -> None:
         """Write bytes that lie elsewhere."""
@@ -116,13 +123,22 @@ def _populate(part: Array) -> None:
 
     Raises `OSError`: ENOSPC where a write would end the process, EINVAL on an old kernel.
     """
+    try:
+        _advise(part, _MADV_POPULATE_WRITE)
+    except OSError as error:
+        if error.errno != errno.EFAULT:
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+
+
+def _advise(part: Array, advice: int) -> None:
+    """madvise(2) for the pages that a part of a mapping touches."""
     inside = part.ctypes.data % mmap.PAGESIZE
     start, length = part.ctypes.data - inside, part.nbytes + inside
     # Not mmap.madvise, which keeps the interpreter's lock.
     function = ctypes.CDLL(None, use_errno=True).madvise
-    if function(ctypes.c_void_p(start), ctypes.c_size_t(length), _MADV_POPULATE_WRITE):
+    if function(ctypes.c_void_p(start), ctypes.c_size_t(length), advice):
         number = ctypes.get_errno()
-        number = errno.ENOSPC if number == errno.EFAULT else number
         raise OSError(number, os.strerror(number))
 
 

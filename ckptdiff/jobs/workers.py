@@ -44,7 +44,7 @@ Work = Callable[[Task, Observer], Result]
 
 class Workers(Generic[Task, Result]):
     """`count` processes, for as many threads that call `run` after `prepare`. Use it in a `with`
-    block, which ends them whatever happens; a second one around it does no harm.
+    block, which ends them whatever happens.
 
     Whoever begins early loses no time: `module` is imported meanwhile. What is prepared, tasks
     and results are pickled.
@@ -66,7 +66,7 @@ class Workers(Generic[Task, Result]):
                 start_new_session=True,
             )
         except BaseException:
-            self._close()
+            self.dismiss()
             raise
         finally:
             for _, pipe in pairs:
@@ -77,9 +77,7 @@ class Workers(Generic[Task, Result]):
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._process.returncode is not None:
-            return
-        self._close()
+        self.dismiss()
         if not self._idle.empty():
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(_GRACE_SECONDS)
@@ -119,7 +117,8 @@ class Workers(Generic[Task, Result]):
         finally:
             self._idle.put(pipe)
 
-    def _close(self) -> None:
+    def dismiss(self) -> None:
+        """There are no more tasks: have the processes end, without waiting for them."""
         for pipe in self._pipes:
             pipe.close()
 

@@ -116,12 +116,12 @@ def test_workers_that_nobody_needs_end_at_once() -> None:
     assert gone(pid) and time.monotonic() - began < 1
 
 
-def test_a_block_around_the_block_does_no_harm() -> None:
-    with Workers(2, errands.__name__) as workers:
-        with workers:
-            workers.prepare(partial(errands.prepare, 2))
-            assert workers.run(4, _Watch())[0] == 8
-        assert gone(workers._process.pid)
+def test_workers_that_are_dismissed_end_by_themselves() -> None:
+    with prepared(partial(errands.prepare, 2), 2) as workers:
+        assert workers.run(4, _Watch())[0] == 8
+        workers.dismiss()
+        assert workers._process.wait(10) == 0
+        workers.dismiss()
 
 
 class _Watch(Observer):
