@@ -43,7 +43,7 @@ rehash_option = click.option(
     "--rehash", is_flag=True, help="Read every byte again, remembered or not."
 )
 jobs_option = click.option(
-    "--jobs", type=click.IntRange(1), metavar="N", help="Threads.  [default: all cores]"
+    "--jobs", type=click.IntRange(1), metavar="N", help="Threads.  [default: as many as help]"
 )
 trust_remote_code_option = click.option(
     "--trust-remote-code", is_flag=True, help="Run the code that comes with the model."

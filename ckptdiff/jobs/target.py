@@ -94,6 +94,8 @@ def _mapped(fd: int, nbytes: int) -> Target | None:
             return Target(fd, array, ahead=True)
     except OSError:
         pass  # then as on a disk, which says why
+    if not hasattr(os, "posix_fallocate"):  # macOS
+        return None
     try:
         os.posix_fallocate(fd, 0, nbytes)
         return Target(fd, _map(fd, nbytes))
