@@ -67,8 +67,9 @@ def prove(
     """
     work, cases, obstacles = _survey(scheme, base, keys)
     found = {key: _unknown(scheme, key, reason) for key, reason in obstacles.items()}
-    keys_of = {key: sign for key, case in cases.items() if (sign := work.signature(case))}
-    known = memory.recall(keys_of) if memory else {}
+    of_first = _signed(cases, partial(work.signature, first=True))
+    of_all = _signed(cases, work.signature)
+    known = memory.recall(of_first) | memory.recall(of_all) if memory else {}
     tasks: dict[str, list[Case]] = defaultdict(list)
     for key, case in cases.items():
         if key in known:
@@ -82,10 +83,18 @@ def prove(
         fresh = {proof.key: proof for proofs in results for proof in proofs}
         if memory is not None:
             shards = {key: [p.shard for _, p in work.sources(cases[key])] for key in fresh}
-            memory.remember(keys_of, fresh, shards)
+            at_once = {key for key, proof in fresh.items() if proof.at_once}
+            signs = of_all | {key: of_first[key] for key in at_once & of_first.keys()}
+            memory.remember(signs, fresh, shards)
         found |= fresh
     bonds = {key: work.surveyor.bonds(case) for key, case in cases.items() if case.searched}
     return _calibrated_otherwise(agreed({key: found[key] for key in sorted(found)}, bonds))
+
+
+def _signed(
+    cases: Mapping[str, Case], signature: Callable[[Case], bytes | None]
+) -> dict[str, bytes]:
+    return {key: sign for key, case in cases.items() if (sign := signature(case))}
 
 
 def begun(
@@ -255,9 +264,13 @@ class _Work:
             mine, theirs = self.surveyor.norms(key)
             yield from ((self.scheme, mine), (self.base, theirs))
 
-    def signature(self, case: Case) -> bytes | None:
-        """A digest of all that an outcome depends on; None where some of it was not hashed."""
+    def signature(self, case: Case, first: bool = False) -> bytes | None:
+        """A digest of all that an outcome depends on, or, with `first`, that one does which came
+        `at_once`; None where some of it was not hashed."""
+        if first:
+            case = replace(case, shares=case.shares[:1])
         parts: list[object] = [
+            first,
             case.layouts,
             case.hosts,
             case.scale_hosts,

@@ -85,7 +85,8 @@ class Outcome:
     where it smoothed columns before, against base's smoothed too) and `saturated` (the share of
     codes at their extreme) are measured for weights that are not proven; `zero`: every value
     is zero, and base's are not. `gain` is the relative error that a rounded scale on CUDA put on
-    the whole weight. `whole` is known of searched weights, for comparisons with others.
+    the whole weight. `whole` is known of searched weights, for comparisons with others. `at_once`:
+    the first maxima that were tried proved it, so that others make no difference.
     """
 
     status: ProofStatus
@@ -104,6 +105,7 @@ class Outcome:
     zero: bool = False
     gain: float | None = None
     whole: Whole | None = None
+    at_once: bool = False
     reason: str | None = None
 
 

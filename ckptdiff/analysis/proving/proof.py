@@ -107,7 +107,9 @@ def judge(weight: Weight, maxima: Maxima) -> Outcome:
         outcome = _judge_codes(weight, dict.fromkeys(right, weight.scales))
         if outcome.status == "proven" or not weight.searched:
             assert outcome.layout is not None
-            return replace(outcome, scale_dialects=right[outcome.layout])
+            dialects, first = right[outcome.layout]
+            at_once = first and outcome.status == "proven" and outcome.layout == layouts[0]
+            return replace(outcome, scale_dialects=dialects, at_once=at_once)
     if weight.searched:
         return _searched(weight, layouts[0])
     return _wrong_scale(weight, layouts, maxima)
@@ -139,13 +141,14 @@ def _unusable(weight: Weight) -> str | None:
 
 def _right_scales(
     weight: Weight, layouts: Sequence[LayoutName], maxima: Maxima
-) -> dict[LayoutName, tuple[str, ...]]:
-    """The layouts whose closed form gives the stored scales, with the dialects that do."""
+) -> dict[LayoutName, tuple[tuple[str, ...], bool]]:
+    """The layouts whose closed form gives the stored scales, with the dialects that do, and
+    whether the first maxima did."""
     found = {}
     for layout in layouts:
-        for host, amax in _amaxes(weight, layout, maxima):
+        for number, (host, amax) in enumerate(_amaxes(weight, layout, maxima)):
             if holding := _giving(weight, layout, amax, host):
-                found[layout] = tuple(map(_spell, holding))
+                found[layout] = tuple(map(_spell, holding)), number == 0
                 break
     return found
 

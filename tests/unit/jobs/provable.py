@@ -59,8 +59,11 @@ def base_tensors() -> dict[str, Spec]:
     }
 
 
-def packed(layout: str, quantized: list[str]) -> dict[str, Spec]:
-    """The base with some modules quantized on a CPU; of NVFP4 q, k, v and gate, up share."""
+def packed(
+    layout: str, quantized: list[str], shared_by: list[str] | None = None
+) -> dict[str, Spec]:
+    """The base with some modules quantized on a CPU; of NVFP4 q, k, v and gate, up share, or
+    all of `shared_by` do."""
     found, weights = base_tensors(), originals()
     form = closed_form(layout)  # type: ignore[arg-type]
     assert isinstance(form, ClosedForm)
@@ -74,7 +77,7 @@ def packed(layout: str, quantized: list[str]) -> dict[str, Spec]:
             if other.rpartition(".")[0] == parent
             and groups.get(other.rpartition(".")[2], other) == groups.get(leaf, name)
         ]
-        shared = members if layout == "nvfp4" else [name]
+        shared = shared_by or (members if layout == "nvfp4" else [name])
         rows = rows_of(weights[name])
         amax = np.maximum.reduce([form.amax(rows_of(weights[m]), dialect) for m in shared])
         scales = form.scales(np.asarray(amax), rows, dialect)

@@ -8,13 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from build import write_weights
+from build import Spec, write_scheme, write_weights
 
 import ckptdiff
 from ckptdiff.events import Event, Started
 from ckptdiff.jobs.proving import STAGE
 from ckptdiff.records.report import CheckReport
 from tests.unit.jobs.provable import (
+    ALGORITHMS,
+    LAYERS,
     base_tensors,
     names,
     originals,
@@ -50,6 +52,48 @@ def test_a_second_run_reads_no_weights(tmp_path: Path) -> None:
     assert first == 5 * weights  # codes once, the base twice
     again, second = run(root)
     assert second == 0 and again.schemes == report.schemes and again.findings == report.findings
+
+
+O_PROJ, DOWN_PROJ = names()[3], names()[6]
+
+
+@pytest.mark.parametrize("layout", ["fp8", "nvfp4"])
+def test_other_neighbours_are_no_reason_to_prove_again(tmp_path: Path, layout: str) -> None:
+    """Whether they are quantized could change which maxima are tried, but not the first ones."""
+    root = write(tmp_path, layout)
+    assert run(root)[1] > 0
+    add(root, layout, packed(layout, [O_PROJ]))
+    report, nbytes = run(root)
+    assert nbytes == 0 and report.verdict.status == "pass"
+
+
+def test_neighbours_that_share_a_scale_are_a_reason(tmp_path: Path) -> None:
+    """Where their maximum proved a weight, it proves none that is quantized alone."""
+    root = write(tmp_path, "nvfp4")
+    shared = packed("nvfp4", names())
+    # Its values with the second scale of all four, as an architecture with one input would.
+    largest = packed("nvfp4", [O_PROJ], shared_by=names()[:4])
+    mine = {name: spec for name, spec in largest.items() if name.startswith(O_PROJ)}
+    write_weights(root / "nvfp4_21", shared | mine)
+    settle(root / "nvfp4_21")
+    report, _ = run(root)
+    assert report.verdict.status == "pass"
+    add(root, "nvfp4", packed("nvfp4", [O_PROJ, DOWN_PROJ]) | mine)
+    report, nbytes = run(root)
+    assert nbytes > 0
+    (finding,) = (f for f in report.findings if f.code == "CK208")
+    assert finding.schemes == ("nvfp4_less",)
+
+
+def add(root: Path, layout: str, tensors: dict[str, Spec]) -> None:
+    """Another scheme, which quantizes less."""
+    scheme = root / f"{layout}_less"
+    write_scheme(scheme, tensors, algorithm=ALGORITHMS[layout], layers=LAYERS)
+    settle(scheme)
+
+
+def settle(scheme: Path) -> None:
+    os.utime(scheme / "model.safetensors", (1_600_000_001, 1_600_000_001))
 
 
 def test_without_a_cache_all_are_read_again(tmp_path: Path) -> None:
