@@ -142,6 +142,8 @@ def plan_sweep(
             f"{baseline} holds no baseline manifest",
             f"Name the export of an AutoQuant search: it has {MANIFEST_DIR}/*_quant_manifest.json.",
         )
+    if source.id == ".":  # it was looked at alone
+        source = replace(source, checkpoint=replace(source.checkpoint, id=path.name))
     ranking = eligible_ranking(manifest)
     if not ranking:
         raise UsageError(

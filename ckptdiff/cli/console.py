@@ -12,7 +12,7 @@ from typing import TextIO
 
 import click
 
-from ckptdiff.errors import CkptdiffError
+from ckptdiff.errors import Cancelled, CkptdiffError
 from ckptdiff.report.escape import printable
 
 
@@ -30,17 +30,28 @@ def guarded(command: click.Command) -> None:
         say("\n".join(map(printable, message.getvalue().expandtabs().rstrip().split("\n"))))
         code = 2
     except (click.Abort, KeyboardInterrupt):
+        _decided()
         say(f"{f'ended by {ended[0].name}' if ended else 'interrupted'}; nothing was changed")
         code = 128 + (ended[0] if ended else signal.SIGINT)
     except CkptdiffError as error:
+        _decided()
         say_error(error)
         code = error.exit_code
+        if ended and isinstance(error, Cancelled):  # with a part of its work done
+            code = 128 + ended[0]
     except Exception:
         # Left alone, Python would exit with 1, which means "findings" to every script.
         traceback.print_exc()
         say("ckptdiff: this is a defect of ckptdiff, please report it with the lines above")
         code = 2
+    _decided()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _decided() -> None:
+    """How this ends is known, and nothing is left to be stopped: another Ctrl-C would only
+    put a traceback in the place of the exit code."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _signals() -> list[signal.Signals]:

@@ -32,6 +32,7 @@ import ckptdiff
 from ckptdiff import errors
 from ckptdiff.errors import CapabilityError, ChildError, CkptdiffError, UsageError
 from ckptdiff.events import Advanced, CancelToken, Event, Finished, Sink, Started
+from ckptdiff.jobs.staging import uninterrupted
 
 Message = Mapping[str, Any]
 
@@ -110,9 +111,10 @@ class Child:
         return self
 
     def __exit__(self, _: object, error: BaseException | None, *__: object) -> None:
-        self._stop()
-        os.close(self._events)
-        self._clear(failed=isinstance(error, ChildError))
+        with uninterrupted():  # a second Ctrl-C would leave the half of it
+            self._stop()
+            os.close(self._events)
+            self._clear(failed=isinstance(error, ChildError))
 
     @property
     def pid(self) -> int:

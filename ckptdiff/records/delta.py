@@ -104,8 +104,9 @@ class TensorDelta:
 @dataclass(frozen=True, slots=True)
 class DiffTotal:
     """Counts of tensors by status. The error is that of all weights whose values were
-    compared, which are those that are not the same. Scales, and norms that weights are compared
-    together with, only have rows of their own."""
+    compared, which are those that are not the same, but for `nonfinite` of them, which are not
+    finite on both sides. Scales, and norms that weights are compared together with, only have
+    rows of their own."""
 
     tensors: int
     same: int
@@ -118,11 +119,13 @@ class DiffTotal:
     sqnr_db: Number
     rel_error: Number
     max_abs: Number
+    nonfinite: int
 
 
 @dataclass(frozen=True, slots=True)
 class GroupDelta:
-    """The error over all compared weights of one kind of module ("q_proj") or one layer.
+    """The error over all compared weights of one kind of module ("q_proj") or one layer, as in
+    a `DiffTotal`.
     `tensors` counts all its tensors, `changed` those that differ, "unread" not being among
     them."""
 
@@ -132,6 +135,7 @@ class GroupDelta:
     sqnr_db: Number
     rel_error: Number
     max_abs: Number
+    nonfinite: int
 
 
 @dataclass(frozen=True, slots=True)

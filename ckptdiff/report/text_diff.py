@@ -90,9 +90,11 @@ def _statuses(report: DiffReport) -> str:
 
 
 def _error(total: DiffTotal) -> str:
+    apart = f"; {plural(total.nonfinite, 'value')} not finite, left out of these"
     return (
         f"weights that differ: SQNR {_decibels(total.sqnr_db)} dB, relative error "
         f"{_short(total.rel_error)}, largest difference {_short(total.max_abs)}"
+        f"{apart * bool(total.nonfinite)}"
     )
 
 
@@ -103,7 +105,7 @@ def _groups(what: str, groups: Sequence[GroupDelta], color: bool) -> Iterator[st
         return
     shown = touched
     if len(touched) > _GROUPS:
-        shown = sorted(touched, key=lambda group: -_value(group.rel_error))[:_GROUPS]
+        shown = sorted(touched, key=lambda g: (-g.nonfinite, -_value(g.rel_error)))[:_GROUPS]
     room = max(len(what), *(width(printable(group.name)) for group in shown))
     room = min(max(room, 16), COLUMNS - 12 - 3 * 9)
     yield ""
@@ -113,6 +115,8 @@ def _groups(what: str, groups: Sequence[GroupDelta], color: bool) -> Iterator[st
         numbers = f"{_decibels(group.sqnr_db):>9}{_short(group.rel_error):>9}"
         share = f"{group.changed:,}/{group.tensors:,}"
         yield f"{fit(group.name, room)}{share:>12}{numbers}{_short(group.max_abs):>9}"
+        if group.nonfinite:
+            yield f"  {group.nonfinite:,} not finite"
     if more := len(touched) - len(shown):
         smaller = " with a smaller error" * any(group.rel_error is not None for group in shown)
         yield f"… {more:,} more{smaller}"

@@ -9,6 +9,7 @@ import pty
 import signal
 import struct
 import subprocess
+import sys
 import termios
 from collections.abc import Iterator
 from pathlib import Path
@@ -176,3 +177,42 @@ def test_interrupt_while_hashing(
     assert out == ""
     assert "Traceback" not in err
     assert told in err
+
+
+ENDING = """
+import os, signal, time
+import click
+from ckptdiff.cli import console
+from ckptdiff.errors import Cancelled
+@click.command()
+def command():
+    try:
+        os.kill(os.getpid(), signal.{signal})
+        time.sleep(60)
+    except KeyboardInterrupt:
+        {then}
+{before}
+console.guarded(command)
+"""
+
+
+def ended(number: str, then: str, before: str = "") -> subprocess.CompletedProcess[str]:
+    script = ENDING.format(signal=number, then=then, before=before)
+    return subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=SECONDS,
+        env=environment(), check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("number", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_what_ends_a_run_that_has_done_a_part_is_in_its_code(number: str, code: int) -> None:
+    done = ended(number, 'raise Cancelled("stopped; one was written")')
+    assert done.returncode == code
+    assert done.stderr.startswith("ckptdiff: stopped; one was written\n")
+
+
+def test_another_interrupt_does_not_change_how_it_ends() -> None:
+    again = "say = console.say\ndef twice(text):\n    os.kill(os.getpid(), signal.SIGINT)\n"
+    done = ended("SIGINT", "raise", again + "    say(text)\nconsole.say = twice")
+    assert done.returncode == 130
+    assert done.stderr.strip() == "interrupted; nothing was changed"

@@ -60,6 +60,27 @@ def test_groups_add_up(base: Path, scheme: Path) -> None:
     assert sum(count for _, count in report.histogram) > 0
 
 
+def test_values_that_are_not_finite_hide_nowhere(tmp_path: Path) -> None:
+    """No error says how far off they are: they are counted apart, and come first."""
+    rng = np.random.default_rng(0)
+    names = [f"model.layers.{n}.mlp.up_proj.weight" for n in range(30)]
+    mine = {name: rng.normal(size=(4, 8)) for name in names}
+    theirs = {name: values * (1 + 0.01 * (n + 1)) for n, (name, values) in enumerate(mine.items())}
+    theirs[names[17]] = mine[names[17]].copy()
+    theirs[names[17]][1, 2] = np.inf
+    a = write(tmp_path / "a", {name: plain(values, "F32") for name, values in mine.items()})
+    b = write(tmp_path / "b", {name: plain(values, "F32") for name, values in theirs.items()})
+    report = ckptdiff.diff(a, b)
+    assert report.total.nonfinite == sum(layer.nonfinite for layer in report.layers) == 1
+    assert report.layers[17].nonfinite == report.kinds[0].nonfinite == 1
+    for order in ("error", "max", "cosine"):
+        assert ckptdiff.diff(a, b, sort=order, limit=1).tensors[0].name == names[17]  # type: ignore[arg-type]
+    lines = run("diff", a, b).text.splitlines()
+    assert any("1 value not finite, left out of these" in line for line in lines)
+    table = next(n for n, line in enumerate(lines) if line.startswith("layer "))
+    assert lines[table + 1].startswith("layers.17 ") and lines[table + 2] == "  1 not finite"
+
+
 def test_wrong_requests(base: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="sort is"):
         ckptdiff.diff(base, base, sort="size")  # type: ignore[arg-type]

@@ -56,6 +56,11 @@ def test_a_manifest_names_its_baseline_wherever_sweep_was_run(
     assert Path(json.loads(manifest.read_text())["baseline_dir"]).name == BASELINE.name
 
 
+def test_a_baseline_that_is_its_own_donor_goes_by_its_name(tmp_path: Path) -> None:
+    given = ("--base", BASE, "--out", tmp_path, "--top", "10", "--dry-run")
+    assert f"takes 7 from {WHOLE.name}" in " ".join(run("sweep", WHOLE, *given).text.split())
+
+
 def test_sweep_says_what_it_cannot_do(tmp_path: Path) -> None:
     out = tmp_path / "new"
     done = run("sweep", BASELINE, "--base", BASE, "--out", out, "--top", "10", "--yes")

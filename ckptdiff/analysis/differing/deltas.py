@@ -9,7 +9,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Any, Literal
 
 from ckptdiff.analysis.codes import CodeSums
 from ckptdiff.analysis.differing.alignment import kind_of, layer_of
@@ -24,7 +24,6 @@ from ckptdiff.records.delta import (
     DiffTotal,
     DiffVerdict,
     GroupDelta,
-    Number,
     Side,
     Statistics,
     TensorDelta,
@@ -242,21 +241,31 @@ def _weights(outcomes: Iterable[Outcome], without: Collection[str]) -> Iterator[
             yield outcome
 
 
-def _error(outcomes: Iterable[Outcome], without: Collection[str] = ()) -> dict[str, Number]:
+def _error(outcomes: Iterable[Outcome], without: Collection[str] = ()) -> dict[str, Any]:
     """The error over the weights among the outcomes; null when no finite value was compared."""
     sums = Sums()
     for outcome in _weights(outcomes, without):
         if outcome.sums is not None:
             sums.add(outcome.sums)
-    if sums.elements == sums.nonfinite:
-        return {"sqnr_db": None, "rel_error": None, "max_abs": None}
-    return {"sqnr_db": sqnr(sums), "rel_error": rel_error(sums), "max_abs": as_number(sums.top)}
+    found: dict[str, Any] = {
+        "sqnr_db": None,
+        "rel_error": None,
+        "max_abs": None,
+        "nonfinite": sums.nonfinite,
+    }
+    if sums.elements > sums.nonfinite:
+        found |= {
+            "sqnr_db": sqnr(sums),
+            "rel_error": rel_error(sums),
+            "max_abs": as_number(sums.top),
+        }
+    return found
 
 
 def _rank(row: TensorDelta, order: DiffOrder) -> tuple[int, float]:
     """Largest first, what has no number last. No number says how far off NaN and infinities
     are: what has some of them comes before all others."""
-    if row.nonfinite and order in ("error", "max"):
+    if row.nonfinite and order != "changed":
         return (-1, -float(row.nonfinite))
     value = {
         "error": row.rel_error,

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -219,3 +220,20 @@ def test_a_missing_package_is_named_with_its_extra() -> None:
         require(absent)
     assert caught.value.next_step == "pip install 'ckptdiff[probe]'"
     assert caught.value.exit_code == 3
+
+
+def test_an_interrupt_while_a_child_is_ended_waits_for_that(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A second Ctrl-C, for one."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    stop = Child._stop
+
+    def interrupted(child: Child) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        stop(child)
+
+    monkeypatch.setattr(Child, "_stop", interrupted)
+    with pytest.raises(KeyboardInterrupt), Child(program("echo")) as child:
+        pid = child.pid
+    assert gone(pid) and list(tmp_path.iterdir()) == []
