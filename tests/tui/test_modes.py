@@ -251,6 +251,17 @@ def test_details_follow_the_cursor(size: tuple[int, int]) -> None:
     run(COPIED, play, size)
 
 
+@pytest.mark.parametrize("widget", ["#title", "#keys", "Grid"])
+def test_a_screen_that_is_being_closed_hears_of_jobs(widget: str) -> None:
+    """The app ends while something is read: widgets go first, one by one."""
+
+    async def play(pilot: Pilot[None], app: CkptdiffApp) -> None:
+        await app.screen.query_one(widget).remove()
+        app.set_state(app.state)
+
+    run(COPIED, play, NARROW)
+
+
 def test_the_first_frame_is_there_before_anything_is_read() -> None:
     """Whatever the app reads, it reads in workers that start after the first frame."""
     import asyncio

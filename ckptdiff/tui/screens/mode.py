@@ -47,6 +47,8 @@ class Framed(Hears, Screen[None]):
     # Actions of the table whose keys mean something of its own here.
     OWN: ClassVar[tuple[str, ...]] = ()
 
+    _widgets = 0  # below this one, once it has them all
+
     @property
     def owner(self) -> CkptdiffApp:
         """The app, by its own type."""
@@ -103,11 +105,13 @@ class Framed(Hears, Screen[None]):
             self.query_one(f"#{name}", Panel).redraw()
 
     def update(self, state: State) -> None:
-        if self.is_mounted:
+        # While the app ends, screens lose their widgets one by one and are still told of jobs.
+        if self.is_mounted and len(self.children) >= self._widgets:
             self.draw(state)
             self.refresh_frame()
 
     def on_mount(self) -> None:
+        self._widgets = len(self.children)
         self.update(self.state)
 
     @on(ScreenResume)
