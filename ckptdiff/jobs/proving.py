@@ -69,7 +69,9 @@ def prove(
     found = {key: _unknown(scheme, key, reason) for key, reason in obstacles.items()}
     of_first = _signed(cases, partial(work.signature, first=True))
     of_all = _signed(cases, work.signature)
-    known = memory.recall(of_first) | memory.recall(of_all) if memory else {}
+    known = memory.recall(of_first) if memory else {}
+    if memory:
+        known |= memory.recall({key: s for key, s in of_all.items() if key not in known})
     tasks: dict[str, list[Case]] = defaultdict(list)
     for key, case in cases.items():
         if key in known:
@@ -102,6 +104,8 @@ def begun(
 ) -> Processes | None:
     """Processes for `prove`, to be begun while it cannot yet: starting them takes as long as the
     digests do. None where it takes none."""
+    if _threads_are_enough(jobs):
+        return None
     work, cases, _ = _survey(scheme, base, keys)
     return _processes(sum(map(work.nbytes, cases.values())), jobs)
 
@@ -119,9 +123,13 @@ def _survey(
 
 def _processes(nbytes: int, jobs: int | None) -> Processes | None:
     """As many processes as processors, if they pay for `nbytes`."""
-    wanted = jobs or os.cpu_count() or 1
-    pay = wanted > MOST_THREADS and nbytes >= _FOR_PROCESSES
-    return Workers(wanted, __name__) if pay else None
+    if _threads_are_enough(jobs) or nbytes < _FOR_PROCESSES:
+        return None
+    return Workers(jobs or os.cpu_count() or 1, __name__)
+
+
+def _threads_are_enough(jobs: int | None) -> bool:
+    return (jobs or os.cpu_count() or 1) <= MOST_THREADS
 
 
 def _spread(
