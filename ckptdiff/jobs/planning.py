@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from ckptdiff.analysis.against_base import algorithms_of
 from ckptdiff.analysis.composing.composition import Ingredients, compose
 from ckptdiff.analysis.composing.donors import Assignment, apart_from, assign, refusals, splits
 from ckptdiff.analysis.composing.partition import Partition, partition_of
@@ -32,6 +33,7 @@ from ckptdiff.records.checkpoint import (
 )
 from ckptdiff.records.composition import Composition
 from ckptdiff.records.evidence import SchemeEvidence
+from ckptdiff.records.layout import LayoutName
 from ckptdiff.records.plan import CarriedFile, Donor, MissingModule, Plan, SelectedModule
 from ckptdiff.sources.listing import list_directory
 from ckptdiff.sources.local import Unreadable
@@ -190,15 +192,15 @@ def _described(
     advice = "name a --donor that holds it"
     if plan.original is not None:  # a new scheme has nothing that another engine could begin with
         advice += ", or let `--engine modelopt` make it"
+    searched = {donor.id: _searched(donor) for donor in assignment.used}
     selected = []
     for key in sorted(partition.selected - assignment.missing.keys()):
         donor = assignment.donors.get(key)
-        searched = donor is not None and _is_searched(donor, key)
         selected.append(
             SelectedModule(
                 modules[key].name,
                 donor.id if donor else None,
-                "distance" if searched else "proven",
+                "distance" if donor and key in searched[donor.id] else "proven",
             )
         )
     counts = {donor.id: 0 for donor in assignment.used}
@@ -287,10 +289,17 @@ def _has_input_scale(donor: SchemeEvidence, key: str) -> bool:
     return "input_scale" in donor.scales.get(donor.coverage.modules[key].name, {})
 
 
-def _is_searched(donor: SchemeEvidence, key: str) -> bool:
-    """Whether calibration data decided the weight: AWQ and SmoothQuant."""
-    scales = donor.scales.get(donor.coverage.modules[key].name, {})
-    return "pre_quant_scale" in scales or bool({"int4", "int4-fp8"} & set(donor.layouts[key].names))
+def _searched(donor: SchemeEvidence) -> frozenset[str]:
+    """Keys of the modules whose weights calibration data decided: AWQ and SmoothQuant."""
+    formats: set[LayoutName] = {"int4", "int4-fp8"}
+    if "NVFP4_AWQ" in algorithms_of(donor):
+        formats.add("nvfp4")
+    return frozenset(
+        key
+        for key in donor.coverage.quantized & donor.layouts.keys()
+        if "pre_quant_scale" in donor.scales.get(donor.coverage.modules[key].name, {})
+        or formats.intersection(donor.layouts[key].names)
+    )
 
 
 def carried(

@@ -83,6 +83,7 @@ def test_what_cannot_be_composed_is_refused(
 ) -> None:
     (plan,) = compose(exports[cell], tmp_path).plans
     assert not plan.possible and "NVFP4_AWQ folds" in plan.refused[0]
+    assert plan.selected and {module.evidence for module in plan.selected} == {"distance"}
     assert list(tmp_path.iterdir()) == []
 
 
