@@ -16,7 +16,7 @@ from textual.widgets import Input
 from ckptdiff.records.plan import PlanReport
 from ckptdiff.tui.app import CkptdiffApp
 from ckptdiff.tui.screens.dialogs import Ask
-from ckptdiff.tui.screens.replan import PlanDialog
+from ckptdiff.tui.screens.replan import PlanDialog, form_fields
 from ckptdiff.tui.state import JobRecord
 
 Play = Callable[["Pilot[None]", CkptdiffApp], Awaitable[None]]
@@ -63,7 +63,7 @@ def _exports(pid: int, parent: int) -> bool:
 
 async def choose(pilot: Pilot[None], field: str, value: str) -> None:
     """Type a value into a field of the plan dialog, which has the cursor on its first one."""
-    order = ("engine", "place", "donor", "preset", "calib", "score")
+    order = [each.name for each in form_fields(dialog(pilot.app).request)]
     for _ in order:
         await press(pilot, "up")
     for _ in range(order.index(field)):

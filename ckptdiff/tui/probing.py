@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from ckptdiff.tui.text import whole_number
+
 if TYPE_CHECKING:
     from ckptdiff.records.probe import Activations, ProbeReport
     from ckptdiff.tui.state import State
@@ -58,9 +60,7 @@ class Probed(NamedTuple):
 def form_with(form: ProbeForm, name: str, value: str) -> ProbeForm:
     """The form with another value of one field. Raises `ValueError` for a limit that is none."""
     if name == "limit":
-        if value and not (value.isdecimal() and int(value)):
-            raise ValueError(f"{value} is no number of 1 or more")
-        return form._replace(limit=int(value) if value else None)
+        return form._replace(limit=whole_number(value, 1))
     if name == "perplexity":
         return form._replace(perplexity=value == "yes")
     return form._replace(**{name: value})  # type: ignore[arg-type]

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ckptdiff import api
 from ckptdiff.errors import Cancelled, CkptdiffError
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from ckptdiff.records.plan import Engine, PlanReport
     from ckptdiff.tui.state import State
 
+# What can be chosen about a model that is run, beside preset and rows.
+TUNING = ("calib_samples", "calib_length", "seed", "trust_remote_code")
 # Columns for the name of a scheme in front of its plan.
 _LABEL = 14
 Words = tuple[str, ...]
@@ -36,7 +38,7 @@ Say = Callable[[tuple[str, ...]], None]
 class Request(NamedTuple):
     """What somebody chose. `schemes` are paths, `base` None: searched for, `donors` empty:
     the schemes of the family, `out` "": beside the originals, unless `in_place`. `preset` "":
-    the scheme's own, `calib` "": the built-in rows."""
+    the scheme's own, `calib` "": the built-in rows; numbers None: the command's defaults."""
 
     schemes: tuple[str, ...]
     base: str | None = None
@@ -47,11 +49,21 @@ class Request(NamedTuple):
     preset: str = ""
     calib: str = ""
     score: Score = "gradient"
+    calib_samples: int | None = None
+    calib_length: int | None = None
+    seed: int | None = None
+    trust_remote_code: bool = False
 
     @property
     def runs_model(self) -> bool:
         """Whether a model may be run, so that a preset and rows for it have a meaning."""
         return self.engine != "compose"
+
+    @property
+    def is_tuned(self) -> bool:
+        """Whether a model is run for certain. Only then is there more to choose about that: in
+        little room, the plan is worth more."""
+        return self.engine in ("modelopt", "autoquant")
 
     @property
     def searches(self) -> bool:
@@ -63,10 +75,12 @@ class Request(NamedTuple):
         """What was chosen for a model that is run; the default where it has no meaning."""
         from ckptdiff.records.export import ExportOptions
 
-        options = ExportOptions()
-        if self.runs_model:
-            options = replace(options, preset=self.preset or None, calib=self.calib or None)
-        return replace(options, score=self.score) if self.searches else options
+        if not self.runs_model:
+            return ExportOptions()
+        names = ["preset", "calib", *(TUNING if self.is_tuned else ())]
+        names += ["score"] if self.searches else []
+        chosen: dict[str, Any] = {name: getattr(self, name) for name in names}
+        return ExportOptions(**{n: value for n, value in chosen.items() if value not in ("", None)})
 
     @property
     def words(self) -> Words:
@@ -78,7 +92,8 @@ class Request(NamedTuple):
         options = self.options
         for field in fields(options):
             if (value := getattr(options, field.name)) != field.default:
-                found += [f"--{field.name}", value]
+                option = f"--{field.name.replace('_', '-')}"
+                found += [option] if value is True else [option, str(value)]
         found += ["--out", self.out] if self.out else []
         return (*found, *(["--in-place"] if self.in_place else []), "--yes")
 

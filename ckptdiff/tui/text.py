@@ -1,4 +1,4 @@
-"""Text from strangers into cells of a fixed width, the way a terminal counts columns.
+"""Text from strangers: into cells of a fixed width, as a terminal counts columns, and numbers.
 
 Every name, path and message that is drawn goes through `shown` or `fit`. No markup is parsed
 anywhere in the app: what is drawn is plain text beside a tone.
@@ -175,3 +175,14 @@ def _alike(rows: Sequence[Sequence[str]]) -> int:
         (n for n, tokens in enumerate(zip(*rows, strict=False)) if len(set(tokens)) > 1),
         min(map(len, rows)),
     )
+
+
+def whole_number(text: str, least: int | None = None) -> int | None:
+    """A number that somebody typed, None for nothing. Raises `ValueError` for any other text and
+    for a number below `least`."""
+    if not text:
+        return None
+    if not re.fullmatch(r"[+-]?[0-9]{1,18}", text) or (least is not None and int(text) < least):
+        wanted = "no whole number" if least is None else f"no number of {least} or more"
+        raise ValueError(f"{text} is {wanted}")
+    return int(text)

@@ -29,7 +29,7 @@ from ckptdiff.events import CancelToken, silent
 from ckptdiff.records.plan import ENGINES
 from ckptdiff.tui.actions import command_line
 from ckptdiff.tui.app import CkptdiffApp
-from ckptdiff.tui.reexports import Request, planned
+from ckptdiff.tui.reexports import TUNING, Request, planned
 from ckptdiff.tui.screens.dialogs import Ask
 from ckptdiff.tui.screens.replan import chosen, form_fields
 
@@ -40,15 +40,19 @@ def copied(tmp_path: Path) -> Path:
 
 
 FULL = Request(
-    ("q/a",), preset="INT8_DEFAULT_CFG", calib="rows.txt", score="kl_div", out="elsewhere"
-)
+    ("q/a",), preset="INT8_DEFAULT_CFG", calib="rows.txt", score="kl_div", out="elsewhere",
+    calib_samples=3, calib_length=64, seed=-1, trust_remote_code=True,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_an_engine_has_the_fields_that_it_has_a_use_for(engine: str) -> None:
     request = chosen(FULL, "engine", engine)
     fields = {field.name: field for field in form_fields(request)}
-    assert list(fields) == ["engine", "place", "donor", "preset", "calib", "score"]
+    assert list(fields) == [
+        "engine", "place", "donor", "preset", "calib", "score",
+        *(TUNING if engine in ("modelopt", "autoquant") else ()),
+    ]  # fmt: skip
     # A field that means nothing says why, and cannot be changed.
     dead = {name for name, field in fields.items() if not field.choices and not field.typed}
     assert dead == {
@@ -58,8 +62,8 @@ def test_an_engine_has_the_fields_that_it_has_a_use_for(engine: str) -> None:
     assert all(fields[name].text in ("no model is run", "for autoquant alone") for name in dead)
     words = request.words
     assert words[-3:] == ("--out", "elsewhere", "--yes")
-    for option, name in (("--preset", "preset"), ("--calib", "calib"), ("--score", "score")):
-        assert (option in words) is (name not in dead)
+    for name in ("preset", "calib", "score", *TUNING):
+        assert (f"--{name.replace('_', '-')}" in words) is (name in fields.keys() - dead)
     # What was chosen is there again once it means something.
     assert chosen(request, "engine", "autoquant").options.score == "kl_div"
 
@@ -67,6 +71,21 @@ def test_an_engine_has_the_fields_that_it_has_a_use_for(engine: str) -> None:
 def test_what_was_not_chosen_is_not_in_the_command() -> None:
     request = Request(("q/a",), engine="autoquant")
     assert request.words == ("reexport", "q/a", "--engine", "autoquant", "--yes")
+
+
+def test_numbers_are_whole_and_go_back() -> None:
+    request = Request(("q/a",), engine="modelopt")
+    for name, least in (("calib_samples", 1), ("calib_length", 1), ("seed", None)):
+        changed = chosen(request, name, "7")
+        assert getattr(changed.options, name) == 7
+        assert chosen(changed, name, "") == request
+        for wrong in ("0" if least else "x", "1.5", "-", "٣", "1" * 40):
+            with pytest.raises(ValueError, match=f"{wrong} is no"):
+                chosen(request, name, wrong)
+    assert chosen(request, "seed", "-3").options.seed == -3
+    trusting = chosen(request, "trust_remote_code", "run")
+    assert trusting.options.trust_remote_code
+    assert chosen(trusting, "trust_remote_code", "never run") == request
 
 
 def test_a_place_is_beside_instead_or_a_directory() -> None:
@@ -88,7 +107,8 @@ CHOICES = {
     "preset": {"preset": "INT8_DEFAULT_CFG"},
     "modelopt": {"engine": "modelopt", "preset": "NVFP4_DEFAULT_CFG", "out": "new place"},
     "search": {"engine": "autoquant", "preset": "FP8_DEFAULT_CFG", "score": "kl_div",
-               "calib": ROWS},
+               "calib": ROWS, "calib_samples": 2, "calib_length": 9, "seed": -5,
+               "trust_remote_code": True},
     "compose": {"engine": "compose", "preset": "INT8_DEFAULT_CFG", "score": "kl_div",
                 "out": "-new"},
     "unknown preset": {"engine": "modelopt", "preset": "FP9_CFG"},
@@ -160,6 +180,37 @@ def test_preset_score_and_place_are_chosen_with_keys(
 
     run(copied, play, size)
     assert not (tmp_path / "new").exists()
+
+
+@sizes
+def test_rows_tokens_seed_and_code_are_chosen_where_a_model_is_run(
+    copied: Path, size: tuple[int, int]
+) -> None:
+    async def play(pilot: Pilot[None], app: CkptdiffApp) -> None:
+        await press(pilot, "space", "e")
+        assert "at most" not in words_on(app)
+        await press(pilot, "right", "right")
+        assert dialog(app).request.engine == "modelopt"
+        await choose(pilot, "calib_samples", "5")
+        assert "calibrated on 5 rows" in " ".join(report_of(app).plans[0].notes)
+        await choose(pilot, "calib_length", "none")
+        assert "none is no number of" in words_on(app)
+        await choose(pilot, "calib_length", "33")
+        await choose(pilot, "seed", "9")
+        await press(pilot, "down", "right")
+        assert "rows at most 5" in words_on(app) and "tokens at most 33 of a row" in words_on(app)
+        fits(app, size)
+        await press(pilot, "y")
+        words = shlex.split(app.clipboard)
+        at = words.index("--calib-samples")
+        assert words[at:-1] == [
+            "--calib-samples", "5", "--calib-length", "33", "--seed", "9", "--trust-remote-code"
+        ]  # fmt: skip
+        # An arrow brings the default back.
+        await press(pilot, "up", "right")
+        assert dialog(app).request.seed is None
+
+    run(copied, play, size)
 
 
 def test_a_preset_that_modelopt_does_not_know(copied: Path) -> None:

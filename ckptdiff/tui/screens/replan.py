@@ -17,15 +17,15 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.screen import ModalScreen
 
-from ckptdiff.records.export import Score
-from ckptdiff.records.plan import ENGINES, Engine
+from ckptdiff.records.export import ExportOptions, Score
+from ckptdiff.records.plan import ENGINES
 from ckptdiff.records.wording import plural
 from ckptdiff.tui.actions import command_line
 from ckptdiff.tui.plan_view import head_lines, plan_lines
 from ckptdiff.tui.reexports import Answer, Request, planned
 from ckptdiff.tui.screens.dialogs import ask_for, home_spelled
 from ckptdiff.tui.screens.mode import Hears
-from ckptdiff.tui.text import Line, Piece, texts
+from ckptdiff.tui.text import Line, Piece, texts, whole_number
 from ckptdiff.tui.widgets.form import Field, Form
 from ckptdiff.tui.widgets.panel import Panel, ScrollPanel
 from ckptdiff.tui.work import dropped
@@ -43,11 +43,19 @@ _NOTES = {
     "the scheme's config says. A name that it does not know brings a list of those that it has.",
     "calib": "Rows for a model that is run: .txt, .jsonl with text, messages or images, COCO "
     "captions as .json. An arrow key brings the built-in ones back.",
+    "calib_samples": "How many of the rows are used at most (--calib-samples). An arrow key "
+    "brings the default back.",
+    "calib_length": "How many tokens of a row are used at most (--calib-length). An arrow key "
+    "brings the default back.",
+    "seed": "Any whole number; the same one draws the same rows (--seed). An arrow key brings the "
+    "default back.",
 }
 _KEYS = (("enter", "write"), ("esc", "back"), ("y", "copy"), ("arrows", "choose"),
          ("space", "type"), ("pgdn", "more"))  # fmt: skip
 # As values of a field, beside directories: "" and an option are none.
 _BESIDE, _IN_PLACE = "", "--in-place"
+# Whether code that a model brings with it is run (--trust-remote-code).
+_CODE = ("never run", "run")
 
 
 class PlanDialog(Hears, ModalScreen[Answer | None]):
@@ -105,7 +113,7 @@ class PlanDialog(Hears, ModalScreen[Answer | None]):
             panel.redraw()
         if top:
             self.query_one("#plans", ScrollPanel).show(self._lines)
-        self.query_one(Form).refresh()
+        self.query_one(Form).refresh(layout=True)  # an engine may have more fields
 
     # What is chosen
 
@@ -184,41 +192,57 @@ def form_fields(request: Request) -> list[Field]:
     donors = " ".join(map(shlex.quote, request.donors))
     place = _IN_PLACE if request.in_place else request.out
     where = {_BESIDE: "beside, as _v2", _IN_PLACE: "in its place"}.get(place, f"below {place}")
+    code = _CODE[request.trust_remote_code]
     fields = [
         Field("engine", "engine", request.engine, request.engine, ENGINES),
         Field("place", "write", place, where, (_BESIDE, _IN_PLACE), typed=True),
         Field("donor", "donor", donors, donors or "the family", ("",), typed=True),
-    ]
-    if request.runs_model:
+        Field("preset", "preset", request.preset, request.preset or "the scheme's own",
+              ("",), typed=True),
+        Field("calib", "calibration", request.calib, request.calib or "built-in rows",
+              ("",), typed=True),
+        Field("score", "score", request.score, request.score, get_args(Score)),
+    ]  # fmt: skip
+    if request.is_tuned:
         fields += [
-            Field("preset", "preset", request.preset, request.preset or "the scheme's own",
-                  ("",), typed=True),
-            Field("calib", "calibration", request.calib, request.calib or "built-in rows",
-                  ("",), typed=True),
-        ]  # fmt: skip
-    else:
-        fields += [Field(name, label, "", "no model is run")
-                   for name, label in (("preset", "preset"), ("calib", "calibration"))]  # fmt: skip
-    if request.searches:
-        return [*fields, Field("score", "score", request.score, request.score, get_args(Score))]
-    return [*fields, Field("score", "score", "", "for autoquant alone")]
+            _number(request, "calib_samples", "rows", "at most {}"),
+            _number(request, "calib_length", "tokens", "at most {} of a row"),
+            _number(request, "seed", "seed", "{}"),
+            Field("trust_remote_code", "own code", code, code, _CODE),
+        ]
+    idle = {} if request.searches else {"score": "for autoquant alone"}
+    if not request.runs_model:
+        idle = {field.name: "no model is run" for field in fields[3:]} | idle
+    return [
+        Field(field.name, field.label, "", idle[field.name]) if field.name in idle else field
+        for field in fields
+    ]
+
+
+def _number(request: Request, name: str, label: str, text: str) -> Field:
+    """A field for a number that has a default."""
+    value = getattr(request, name)
+    number = getattr(ExportOptions(), name) if value is None else value
+    typed = "" if value is None else str(value)
+    return Field(name, label, typed, text.format(number), ("",), typed=True)
 
 
 def chosen(request: Request, name: str, value: str) -> Request:
-    """The request with another value. Raises `ValueError` for donors that are quoted wrongly."""
+    """The request with another value. Raises `ValueError` for donors that are quoted wrongly and
+    numbers that are none."""
     match name:
-        case "engine":
-            return request._replace(engine=cast("Engine", value))
         case "place":
             in_place = value == _IN_PLACE
             return request._replace(in_place=in_place, out="" if in_place else value)
         case "donor":
             return request._replace(donors=tuple(map(home_spelled, shlex.split(value))))
-        case "calib":
-            return request._replace(calib=value)
-        case "score":
-            return request._replace(score=cast("Score", value))
-    return request._replace(preset=value)
+        case "calib_samples" | "calib_length":
+            return request._replace(**{name: whole_number(value, 1)})  # type: ignore[arg-type]
+        case "seed":
+            return request._replace(seed=whole_number(value))
+        case "trust_remote_code":
+            return request._replace(trust_remote_code=value == _CODE[True])
+    return request._replace(**{name: value})  # type: ignore[arg-type]
 
 
 def suggested(request: Request, field: Field) -> str:
