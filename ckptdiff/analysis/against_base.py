@@ -25,6 +25,8 @@ FLOATS = frozenset(("BF16", "F16", "F32", "F64"))
 # Heads for multi-token prediction and buffers: base has them, exports do not.
 _NEVER_EXPORTED = re.compile(r"(^|\.)(mtp|nextn)[._]|(^|\.)(inv_freq|rotary_emb\.\w+)$")
 _LAYER = re.compile(r"^layers\.(\d{1,9})\.")
+# Whose rows may get the factors of the columns of the next one.
+_LINEARS_BEFORE = {"down_proj": "up_proj", "o_proj": "v_proj"}
 _BLOCK = re.compile(r"^.*?\.\d+(?=\.)")
 
 
@@ -160,11 +162,9 @@ def _folded(scheme: SchemeEvidence, base: SchemeEvidence) -> frozenset[str]:
         return frozenset()
     owners = {key.rpartition(".")[0] for key in scheme.tensors}
     norms = {owner for owner in owners if "norm" in owner.rpartition(".")[2]}
-    found = set()
-    if "NVFP4_AWQ" in algorithms:
-        found = {owner for owner in owners if owner.rpartition(".")[2] in ("up_proj", "v_proj")}
-    if scheme.foreign:  # others fold into what they like
-        return frozenset(found | norms)
+    # Others fold into what they like.
+    found = set(norms) if scheme.foreign else set[str]()
+    moves = "NVFP4_AWQ" in algorithms or bool(scheme.foreign)
     coverage = scheme.coverage
     blocks: dict[str, set[str]] = defaultdict(set)
     for norm in norms:
@@ -175,6 +175,9 @@ def _folded(scheme: SchemeEvidence, base: SchemeEvidence) -> frozenset[str]:
         module = coverage.modules.get(key)
         if module is None or "pre_quant_scale" not in scheme.scales.get(module.name, {}):
             found.update(_norms_before(key, blocks[_block(key)]))
+            parent, _, leaf = key.rpartition(".")
+            if moves and leaf in _LINEARS_BEFORE:
+                found.add(f"{parent}.{_LINEARS_BEFORE[leaf]}")
     return frozenset(found)
 
 

@@ -143,6 +143,9 @@ def _packing(
         return made("fp8-scale-inv", shape=(rows, columns), block=block)
     if "weight_scale" not in beside:
         raise MisfitError("is quantized and comes without weight_scale")
+    scale = tensors[beside["weight_scale"][0]][0]
+    if scale.dtype == "U8" and "weight_global_scale" not in beside:
+        raise MisfitError("has scales that are powers of two, a format that is not known here")
     arguments = _group(module, config).get("weights")
     arguments = arguments if isinstance(arguments, dict) else {}
     match tensor.dtype:
@@ -153,7 +156,7 @@ def _packing(
             return made("int-quantized", shape=(rows, columns))
         case "I32":
             bits = _bits(arguments.get("num_bits"))
-            columns = _columns(beside, reader, rows, columns * 32 // bits)
+            columns = _columns(beside, reader, (rows, columns), bits)
             return made("pack-quantized", shape=(rows, columns), bits=bits)
         case "U8" if "weight_global_scale" in beside:
             return made("nvfp4-pack-quantized", shape=(rows, 2 * columns), bits=4)
@@ -161,9 +164,11 @@ def _packing(
 
 
 def _columns(
-    beside: Mapping[str, tuple[str, Shard]], reader: TensorReader, rows: int, most: int
+    beside: Mapping[str, tuple[str, Shard]], reader: TensorReader, shape: tuple[int, int], bits: int
 ) -> int:
-    """Columns of a matrix whose words have room for `most`: the last word may not be full."""
+    """Columns of a matrix of so many rows and words: the last word may not be full."""
+    rows, words = shape
+    most = words * 32 // bits
     if "weight_shape" not in beside:
         return most
     name, shard = beside["weight_shape"]
@@ -172,6 +177,8 @@ def _columns(
     said = reader.array(shard, name).reshape(-1).tolist()
     if said[0] != rows or not 0 <= said[1] <= most:
         raise MisfitError(f"has a weight_shape of {said}, which does not fit it")
+    if words != -(-said[1] * bits // 32):  # as compressed-tensors 0.10 had them
+        raise MisfitError(f"has words that are not full of {bits}-bit codes, an older packing")
     return int(said[1])
 
 

@@ -60,7 +60,8 @@ def _float(packing: Packing, reader: TensorReader) -> Values:
 def _int(packing: Packing, reader: TensorReader) -> Values:
     scale = packing.read(reader, "weight_scale")
     zero = packing.optional(reader, "weight_zero_point")
-    return lambda codes, first: compressed.dequantise_int(codes, scale, zero, first)
+    order = packing.optional(reader, "weight_g_idx")
+    return lambda codes, first: compressed.dequantise_int(codes, scale, zero, first, order)
 
 
 def _packed(packing: Packing, reader: TensorReader) -> Values:

@@ -30,7 +30,7 @@ from ckptdiff.formats.names import format_token, scheme_name
 from ckptdiff.jobs.export_planning import ExportJob, host_dtype
 from ckptdiff.jobs.exporting import carry_out
 from ckptdiff.jobs.hashing import Hashing
-from ckptdiff.jobs.placing import How
+from ckptdiff.jobs.placing import How, told
 from ckptdiff.jobs.planning import PROVENANCE, companions, free_bytes
 from ckptdiff.jobs.reading import read_one
 from ckptdiff.jobs.resuming import NOTE, finished, inputs_of, provenance_of
@@ -117,7 +117,10 @@ def execute_baseline(
     remembered = Cache() if cache else RunCache()
     verify = verifier(str(planned.base), remembered, jobs, sink, cancel)
     how = How(tool(), verify, Hashing(remembered, jobs=jobs), jobs, sink, cancel)
-    return _carried_out(planned, how, cache)
+    try:
+        return _carried_out(planned, how, cache)
+    except OSError as error:  # of the directory itself: what goes into it has outcomes
+        raise told(planned.job.plan, error) from error
 
 
 def _carried_out(planned: PlannedBaseline, how: How, cache: bool) -> PlanReport:

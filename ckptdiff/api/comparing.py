@@ -76,8 +76,13 @@ def diff(
     aligned = align(one, other, (packings_of(one), packings_of(other)))
     pairs = [pair for pair in aligned if tensors is None or _matches(pair, tensors)]
     if tensors is not None and not pairs:
+        names = (name for side in checkpoints for name, _, _ in side.items())
+        scales = any(fnmatchcase(name, tensors) for name in names)
         raise UsageError(
-            f"no tensor is called {tensors!r}", "Names and patterns are case-sensitive."
+            f"no tensor is called {tensors!r}",
+            "Scales are a part of the weights that they go with: name those."
+            if scales
+            else "Names and patterns are case-sensitive.",
         )
     outcomes = compare(one, other, pairs, raw=raw, jobs=jobs, sink=sink, cancel=cancel)
     unread = _unread(str(a), one) + _unread(str(b), other)

@@ -78,7 +78,7 @@ def by_engine(
         return planned(engine, _ASKED[engine])
     doubt = _doubt(composed, options)
     if doubt is None:
-        return composed
+        return _unused(composed, options)
     try:
         require(PROGRAM)
     except CapabilityError as error:
@@ -86,6 +86,21 @@ def by_engine(
         return replace(composed, plan=replace(composed.plan, notes=(*composed.plan.notes, told)))
     export = planned("modelopt", f"chosen because {doubt}")
     return export if export.plan.possible else composed
+
+
+def _unused(composed: Job, options: ExportOptions) -> Job:
+    """With a note on what was chosen for a model that is not run."""
+    idle = [
+        f"--{name}"
+        for name in ("calib", "score")
+        if getattr(options, name) != getattr(ExportOptions(), name)
+    ]
+    if not idle:
+        return composed
+    note = (
+        f"no model is run, so that {' and '.join(idle)} change nothing: --engine modelopt runs one"
+    )
+    return replace(composed, plan=replace(composed.plan, notes=(*composed.plan.notes, note)))
 
 
 def _doubt(composed: Job, options: ExportOptions) -> str | None:

@@ -47,6 +47,8 @@ PROGRAM = Program(
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     },
 )
+# Presets for a KV cache alone: FP8_KV_CFG, NVFP4_AFFINE_KV_CFG and their like.
+_OF_CACHE = re.compile(r"_KV(_[A-Z]+)?_CFG$")
 _ASSIGNED = re.compile(r"^([A-Z]\w*)\b[^=\n]*=", re.MULTILINE)
 
 
@@ -64,9 +66,14 @@ def require_preset(name: str) -> None:
         for file in Path(folder, "torch", "quantization").glob("*.py")
         for found in _ASSIGNED.findall(file.read_text(encoding="utf-8", errors="replace"))
     }
-    known = sorted(found for found in assigned if found.endswith("_CFG"))
+    known = sorted(n for n in assigned if n.endswith("_CFG") and not _OF_CACHE.search(n))
     if known and name not in assigned:
         raise UsageError(f"ModelOpt has no preset {name}", f"It has {', '.join(known)}.")
+    if _OF_CACHE.search(name):
+        raise UsageError(
+            f"{name} quantizes a KV cache and no weight",
+            f"Name one of {', '.join(known)}; a scheme's cache is quantized as its config says.",
+        )
 
 
 def carry_out(jobs: Sequence[ExportJob], how: How) -> tuple[Outcome, ...]:

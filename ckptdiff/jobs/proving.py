@@ -14,6 +14,7 @@ import numpy as np
 import xxhash
 
 from ckptdiff.analysis.proving.agreement import agreed
+from ckptdiff.analysis.proving.folding import fold
 from ckptdiff.analysis.proving.proof import Maxima, Weight, judge
 from ckptdiff.analysis.proving.provable import Case, Stored, Surveyor
 from ckptdiff.analysis.spreading import spread
@@ -35,8 +36,6 @@ from ckptdiff.records.proof import Outcome, Proof
 from ckptdiff.sources.local import Unreadable
 
 STAGE = "prove"
-# From which size on a dtype has all its digits; BF16 and F64 are taken for float32.
-_LEAST = {"F16": 2.0**-14, "F32": 2.0**-126}
 # Starting processes takes as long as this many bytes take threads.
 _FOR_PROCESSES = 1 << 32
 
@@ -65,8 +64,7 @@ def prove(
 
     Raises `Cancelled` when `cancel` is set.
     """
-    work, cases, obstacles = _survey(scheme, base, keys)
-    found = {key: _unknown(scheme, key, reason) for key, reason in obstacles.items()}
+    work, cases, found = _survey(scheme, base, keys)
     of_first = _signed(cases, partial(work.signature, first=True))
     of_all = _signed(cases, work.signature)
     known = memory.recall(of_first) if memory else {}
@@ -112,13 +110,20 @@ def begun(
 
 def _survey(
     scheme: SchemeEvidence, base: SchemeEvidence, keys: Collection[str] | None
-) -> tuple[_Work, dict[str, Case], dict[str, str]]:
-    """What can be proven of `keys`, in order, and why the others cannot be."""
+) -> tuple[_Work, dict[str, Case], dict[str, Proof]]:
+    """What can be proven of `keys`, in order, and what is known of the others."""
     surveyor = Surveyor(scheme, base)
-    chosen = sorted(scheme.coverage.quantized if keys is None else keys)
-    obstacles = {key: reason for key in chosen if (reason := surveyor.obstacle(key))}
-    cases = {key: surveyor.case(key) for key in chosen if key not in obstacles}
-    return _Work(scheme, base, surveyor), cases, obstacles
+    cases: dict[str, Case] = {}
+    unknown: dict[str, Proof] = {}
+    for key in sorted(scheme.coverage.quantized if keys is None else keys):
+        if reason := surveyor.obstacle(key):
+            unknown[key] = _unknown(scheme, key, reason)
+        elif reason := surveyor.loss(key):
+            unread = Unread(scheme.coverage.modules[key].shard, f"{key}: {reason}")
+            unknown[key] = _unknown(scheme, key, reason, unread)
+        else:
+            cases[key] = surveyor.case(key)
+    return _Work(scheme, base, surveyor), cases, unknown
 
 
 def _processes(nbytes: int, jobs: int | None) -> Processes | None:
@@ -282,6 +287,7 @@ class _Work:
             case.layouts,
             case.hosts,
             case.scale_hosts,
+            case.folded,
             case.searched,
             case.rescaled,
         ]
@@ -311,6 +317,9 @@ class _Work:
             return _unknown(self.scheme, case.key, unread.reason, unread)
         except MisfitError as error:
             return _unknown(self.scheme, case.key, str(error))
+        if case.lacking and outcome.scale:
+            reason = f"its scale is not that of its own base weight, and {case.lacking}'s, "
+            return _unknown(self.scheme, case.key, f"{reason}which may share it, is of no use")
         return _proof(case, outcome)
 
     def _weight(self, reader: TensorReader, case: Case, meter: _Meter) -> Weight:
@@ -326,6 +335,8 @@ class _Work:
             scale_hosts=case.scale_hosts,
             shares=case.shares,
             folds=tuple(self._fold(reader, key) for key in case.folds),
+            folded=case.folded,
+            shifted=tuple(self._fold(reader, key, 1) for key in case.folds if case.folded),
             searched=case.searched,
             rescaled=case.rescaled,
         )
@@ -347,15 +358,10 @@ class _Work:
         count, columns = part.tensor.shape
         return Rows(count, columns, read)
 
-    def _fold(self, reader: TensorReader, key: str) -> F32:
-        """What an export made of a norm, relatively: the columns behind it got the inverse. NaN
-        where either is so small that its dtype keeps less of it."""
-        arrays, tiny = [], []
-        for side, part in zip((self.scheme, self.base), self.surveyor.norms(key), strict=True):
+    def _fold(self, reader: TensorReader, key: str, shift: int = 0) -> F32:
+        mine, theirs = self.surveyor.norms(key)
+        weights = []
+        for side, part in ((self.scheme, mine), (self.base, theirs)):
             with _located(side, part.shard):
-                stored = reader.array(part.shard, part.name)
-            arrays.append(stored.astype(np.float32))
-            tiny.append(np.abs(arrays[-1]) < _LEAST.get(part.tensor.dtype, _LEAST["F32"]))
-        mine, theirs = arrays
-        with np.errstate(all="ignore"):
-            return np.where(np.logical_or(*tiny), np.float32(np.nan), mine / theirs)
+                weights.append(reader.array(part.shard, part.name).astype(np.float32))
+        return fold(weights[0], weights[1], (mine.tensor.dtype, theirs.tensor.dtype), shift)

@@ -43,13 +43,18 @@ def dequantise_float(codes: Codes, scale: Array, first: int = 0, block: int | No
 
 
 def dequantise_int(
-    codes: NDArray[np.int8], scale: Array, zero_point: Array | None = None, first: int = 0
+    codes: NDArray[np.int8],
+    scale: Array,
+    zero_point: Array | None = None,
+    first: int = 0,
+    group_index: Array | None = None,
 ) -> F32:
     """int-quantized: int8 [R, I] of rows from `first` on -> float32 [R, I], (w - z) * s.
 
     `scale` is [] or [1], [O], [O, 1] or [O, groups]; `zero_point`, if any, has its shape.
+    `group_index` is `weight_g_idx` [I] of activation ordering, if there is one.
     """
-    return _affine(codes.astype(np.float32), scale, zero_point, first, None)
+    return _affine(codes.astype(np.float32), scale, zero_point, first, group_index)
 
 
 def dequantise_packed(

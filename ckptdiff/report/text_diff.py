@@ -204,7 +204,7 @@ def _histogram(counts: Sequence[tuple[int, int]], color: bool) -> Iterator[str]:
     total, most = sum(count for _, count in counts), max(count for _, count in counts)
     found = dict(counts)
     yield ""
-    yield paint("elements of weights by |B - A|", "bold", color)
+    yield paint("elements of weights by |B - A| (estimated where many differ)", "bold", color)
     for decade in range(max(found), min(found) - 1, -1):
         count = found.get(decade, 0)
         bar = "#" * round(_BAR * count / most) or ("." if count else "")

@@ -19,9 +19,10 @@ class StaleWeight(RecomputedRule):
     another revision of the base; all of them, another layer's.
 
     AWQ and SmoothQuant search for factors that no base tells. Where the factors lie in the
-    checkpoint, or codes agree with what a norm says of them, every value must still be a
+    checkpoint, beside the weight or in the norm in front of it, every value must still be a
     neighbour, in its format, of base's value times its factor; one that is further away was not
-    written by an exporter. A code that is one step off where base's value lies at the border
+    written by an exporter. Where most of a weight is, and of all that follow the same norm, it is
+    that norm which is wrong. A code that is one step off where base's value lies at the border
     between the two, to 1.6 %, is not told from rounding; nor is the sign of a zero.
 
     What to do: re-export the scheme from its base; if every weight of every scheme differs,

@@ -11,7 +11,8 @@ class DiffersFromBase(BaseRule):
 
     What a scheme does not quantize it takes over: the base's tensor, cast to the dtype in
     which it is stored, byte for byte. The norms in front of what AWQ quantized, and up_proj
-    and v_proj of NVFP4_AWQ, have scales folded into them and are not compared.
+    and v_proj where NVFP4_AWQ quantized the linear behind, have scales folded into them and are
+    not compared; that a norm goes with the weights behind it is seen by `check --deep`.
 
     What to do: find out which model the scheme was exported from. One that was trained
     further, or another revision of the base, differs everywhere; a damaged file in few

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PretrainedConfig
 
 from ckptdiff.analysis.evidence import scheme_evidence
-from ckptdiff.errors import CapabilityError, CkptdiffError
+from ckptdiff.errors import CapabilityError, CkptdiffError, UsageError
 from ckptdiff.records.checkpoint import FileIdentity
 from ckptdiff.records.digests import ShardDigests
 from ckptdiff.records.evidence import SchemeEvidence
@@ -26,7 +27,7 @@ from ckptdiff.runtime.contents import contents
 from ckptdiff.runtime.filling import Filling, arrange
 from ckptdiff.runtime.loading import find_device, read_scheme
 from ckptdiff.runtime.prompts import Encoder
-from ckptdiff.runtime.skeleton import DTYPES, read_config
+from ckptdiff.runtime.skeleton import DTYPES, difference, read_config
 
 Request = Mapping[str, Any]
 
@@ -81,7 +82,7 @@ def carry_out(channel: Channel) -> None:
         loadable = _loadable(benches[0].filling, "", known, False, static)
         for bench in benches:
             bench.filling.holds(loadable.arrangement)
-        groups = _groups(channel, benches[0].filling, request, digests, static)
+        groups = _groups(channel, benches[0].filling, request, config, digests, static)
         # Neighbours in coverage differ in few tensors: each device takes a run of them.
         size = -(-len(groups) // len(benches)) if groups else 1
         runs = [groups[n : n + size] for n in range(0, len(groups), size)]
@@ -108,6 +109,7 @@ def _groups(
     channel: Channel,
     filling: Filling,
     request: Request,
+    config: PretrainedConfig,
     digests: Mapping[str, Any],
     static: bool,
 ) -> list[list[Loadable]]:
@@ -115,7 +117,13 @@ def _groups(
     groups: dict[Hashable, list[Loadable]] = {}
     for other in request["others"]:
         try:
-            scheme = read_scheme(Path(other["path"]))
+            path = Path(other["path"])
+            # Weights are put into the model of the reference: it has to be theirs.
+            if how := difference(read_config(path, request["trust_remote_code"]), config):
+                raise UsageError(
+                    f"its config.json describes another model than the reference's: {how}"
+                )
+            scheme = read_scheme(path)
             scheme = scheme_evidence(scheme.checkpoint, _digests(scheme, digests))
             loadable = _loadable(filling, other["id"], scheme, request["raw"], static)
         except CkptdiffError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from transformers import AutoConfig, GenerationConfig, PretrainedConfig, PreTrai
 
 from ckptdiff.errors import CapabilityError, CkptdiffError, UsageError
 from ckptdiff.formats.configs import CONFIG_NAME, parse_model_config
-from ckptdiff.formats.documents import read_object
+from ckptdiff.formats.documents import Misfit, read_object
 from ckptdiff.records.checkpoint import Defect, Unread
 from ckptdiff.runtime.failures import first_line, is_out_of_memory
 from ckptdiff.runtime.own_code import own_code, refuses_own_code
@@ -28,6 +28,11 @@ from ckptdiff.runtime.own_code import own_code, refuses_own_code
 # What keeps parameters off the CPU is a patch of torch itself, for all threads.
 _BUILDING = threading.Lock()
 _GENERATION = "generation_config.json"
+# Settings that no logits depend on: of storing, training and generating.
+_IDLE = re.compile(
+    r"dtype|torch_dtype|quantization_config|transformers_version|_name_or_path|architectures"
+    r"|use_cache|(bos|eos|pad)_token_id|initializer_range|\w*dropout"
+)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -96,6 +101,7 @@ def skeleton(
 
 def read_config(path: Path, trust_remote_code: bool = False) -> PretrainedConfig:
     """config.json as transformers understands it. Raises `UsageError` when it does not."""
+    _architecture(path)
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(
             path, trust_remote_code=trust_remote_code, local_files_only=True
@@ -105,6 +111,26 @@ def read_config(path: Path, trust_remote_code: bool = False) -> PretrainedConfig
             raise own_code("model", path) from error
         raise _unbuildable(path, error) from error
     return config
+
+
+def difference(config: PretrainedConfig, reference: PretrainedConfig) -> str | None:
+    """How the model of one config is another than that of a reference with the same weights; None
+    when both compute the same."""
+    mine, theirs = (dict(_settings(each.to_dict())) for each in (config, reference))
+    for name in sorted(mine.keys() | theirs.keys()):
+        if mine.get(name) != theirs.get(name):
+            return f"{name} is {mine.get(name)}, and {theirs.get(name)} there"
+    return None
+
+
+def _settings(settings: Mapping[Any, Any], within: str = "") -> Iterator[tuple[str, object]]:
+    """(dotted name, value) of all that a model computes with."""
+    for name, value in settings.items():
+        full = f"{within}{name}"
+        if isinstance(value, dict) and name != "quantization_config":
+            yield from _settings(value, f"{full}.")
+        elif not _IDLE.fullmatch(str(name)):
+            yield full, value
 
 
 @contextmanager
@@ -134,7 +160,10 @@ def _architecture(path: Path) -> str:
     document = read_object(path, CONFIG_NAME)
     if isinstance(document, Defect | Unread):
         return ""
-    return next(iter(parse_model_config(document).architectures), "")
+    try:
+        return next(iter(parse_model_config(document).architectures), "")
+    except Misfit as error:
+        raise _unbuildable(path, error) from error
 
 
 def config_dtype(config: PretrainedConfig) -> torch.dtype:

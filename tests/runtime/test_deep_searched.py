@@ -199,3 +199,76 @@ def test_behind_a_norm_that_is_zero_a_column_may_be_anything(mutant: Mutant) -> 
                 raw = found[name].data()
                 found[name] = replace(found[name], raw=raw[:6] + bytes(2) + raw[8:])
     assert mutant.new(deep=True) == []
+
+
+# Norms, which hold what the weights behind them were smoothed by
+
+
+def norm_before(module: str) -> str:
+    layer, _, leaf = module.rpartition(".")
+    attention = leaf in ("q_proj", "k_proj", "v_proj")
+    norm = "input_layernorm" if attention else "post_attention_layernorm"
+    return f"{layer.rpartition('.')[0]}.{norm}.weight"
+
+
+def spoiled(how: str, mine: Spec, base: Spec, other: Spec) -> Spec:
+    values = as_array(mine.data(), mine.dtype, mine.shape)
+    match how:
+        case "zero":
+            return replace(mine, raw=bytes(len(mine.data())))
+        case "rolled":
+            return replace(mine, raw=np.roll(values, 1).tobytes())
+        case "negative":
+            return replace(mine, raw=(-values).tobytes())
+        case "another layer's":
+            return replace(mine, raw=other.data())
+    return replace(mine, raw=base.data())
+
+
+@pytest.mark.parametrize("how", ["zero", "rolled", "negative", "another layer's", "the base's"])
+@pytest.mark.parametrize("pristine", cells_of("int4_awq", "w4a8_awq", "nvfp4_awq"), indirect=True)
+def test_a_norm_that_is_not_the_one_of_the_weights_behind_it(mutant: Mutant, how: str) -> None:
+    """It is told of every weight behind it, and of no other. A script that takes all that is not
+    quantized from the base does this."""
+    scheme, healthy = mutant[100], dict[str, Spec]()
+    with tensors(scheme) as found:
+        healthy |= found
+    with tensors(mutant.base) as found:
+        originals = dict(found)
+    for leaf in ("q_proj", "gate_proj"):
+        modules = modules_of(healthy, leaf)
+        norms = [norm_before(module) for module in modules]
+        with tensors(scheme) as found:
+            found[norms[0]] = spoiled(
+                how, healthy[norms[0]], originals[norms[0]], healthy[norms[1]]
+            )
+        new = mutant.new(deep=True)
+        assert {f.code for f in new} <= {"CK207", "CK208", "CK209"}
+        behind = {
+            m
+            for each in LEAVES[:5]
+            for m in modules_of(healthy, each)
+            if norm_before(m) == norms[0]
+        }
+        assert {place.module for f in new for place in f.locations} == behind
+        assert all(f.severity == "error" or f.code == "CK209" for f in new)
+        with tensors(scheme) as found:
+            found[norms[0]] = healthy[norms[0]]
+
+
+@pytest.mark.parametrize("pristine", cells_of("nvfp4_awq"), indirect=True)
+def test_a_linear_that_nothing_was_moved_to_is_held_against_base(mutant: Mutant) -> None:
+    """What is behind it is not quantized, so that it is base's like all that is not."""
+    scheme = mutant[50]
+    with tensors(scheme) as found:
+        name = next(
+            name
+            for name in found
+            if name.endswith(".up_proj.weight")
+            and f"{name}_scale" not in found
+            and f"{name.replace('up_proj', 'down_proj')}_scale" not in found
+        )
+        found[name] = flip(found[name], bit=3, element=5)
+    (finding,) = mutant.new(deep=True)
+    assert finding.code == "CK601"
+    assert [place.tensor for place in finding.locations] == [name]

@@ -89,6 +89,14 @@ def int_channel(rows: int, columns: int) -> tuple[State, torch.Tensor]:
     return decompressed("int-quantized", INT, state)
 
 
+def int_ordered(rows: int, columns: int) -> tuple[State, torch.Tensor]:
+    """Of `weight_g_idx` compressed-tensors says that it tells the group of each column."""
+    codes, scale = integers(-128, 128, rows, columns), uniform(rows, columns // 32)
+    order = torch.from_numpy(RNG.permutation(np.arange(columns) // 32).astype(np.int32))
+    state = {"weight": codes.to(torch.int8), "weight_scale": scale, "weight_g_idx": order}
+    return state, codes.float() * scale[:, order.long()]
+
+
 def packed(rows: int, columns: int) -> tuple[State, torch.Tensor]:
     zero = integers(-8, 8, rows, columns // 32).to(torch.int8)
     state = {
@@ -166,6 +174,7 @@ FORMATS: dict[str, tuple[Forge, dict[str, Any]]] = {
     "float-block": (float_block, group(FLOAT_BLOCK)),
     "float-channel": (float_channel, group(FLOAT)),
     "int": (int_channel, group(INT)),
+    "int-ordered": (int_ordered, group({"num_bits": 8, "strategy": "group", "group_size": 32})),
     "pack": (packed, group(PACKED)),
     "nvfp4": (nvfp4, group(NVFP4)),
     "gptq": (gptq, {"quant_method": "gptq", "bits": 4, "group_size": 32}),

@@ -73,6 +73,26 @@ def test_a_scheme_of_another_vocabulary_is_not_compared(tmp_path: Path) -> None:
     )
 
 
+def test_a_scheme_of_another_model_is_not_compared(tmp_path: Path) -> None:
+    """Its weights would be put into the model of the reference."""
+    path, broken = tmp_path / "other", tmp_path / "broken"
+    for each, old, new in (
+        (path, '"rms_norm_eps": 1e-05', '"rms_norm_eps": 0.5'),
+        (broken, '"architectures": [', '"architectures": [5,'),
+    ):
+        shutil.copytree(scheme(10), each)
+        config = (each / "config.json").read_text()
+        assert old in config
+        (each / "config.json").write_text(config.replace(old, new))
+    report = ckptdiff.probe(BASE, [path, broken, scheme(30)], limit=4, device="cpu")
+    assert [result.scheme for result in report.results] == [str(scheme(30))]
+    reasons = {unread.path: unread.reason for unread in report.unread}
+    assert reasons[str(path)].endswith("rms_norm_eps is 0.5, and 1e-05 there")
+    assert "cannot be built" in reasons[str(broken)]
+    with pytest.raises(UsageError, match="cannot be built"):
+        ckptdiff.probe(broken, [scheme(30)], limit=4, device="cpu")
+
+
 def test_the_tokenizer_is_borrowed_and_that_is_said(tmp_path: Path) -> None:
     bare, other = tmp_path / "bare", tmp_path / "other"
     for source, target in ((BASE, bare), (scheme(10), other)):

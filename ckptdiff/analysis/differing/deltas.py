@@ -175,7 +175,10 @@ def sentence_of(
         return "no tensor of A has a counterpart in B"
     if verdict == "same":
         asked = " that were asked for" * part
-        return f"all {total.tensors:,} tensors{asked} of B are those of A, byte for byte"
+        what = f"all {total.tensors:,} tensors{asked} of B are those of A"
+        if total.tensors == 1:
+            what = f"the one tensor{' that was asked for' * part} of B is that of A"
+        return f"{what}, byte for byte"
     lost = f"; {plural(total.unread, 'tensor')} could not be compared" if total.unread else ""
     if verdict == "incomplete" and total.unread == total.tensors:
         return "nothing of A and B could be compared"
@@ -215,7 +218,7 @@ def _in_what(row: TensorDelta) -> str:
 
 def _by_how_much(total: DiffTotal, different: Sequence[Outcome]) -> str:
     folded = sum(bool(o.pair.folded) and o.sums is not None for o in different)
-    acting = f" ({folded:,} as they act, AWQ undone)" if folded else ""
+    acting = f" ({folded:,} of them as they act, AWQ undone)" if folded else ""
     lost = sum(o.sums.nonfinite for o in different if o.sums is not None)
     apart = f"; {lost:,} {'value is' if lost == 1 else 'values are'} NaN or infinite" * bool(lost)
     if total.sqnr_db is None:

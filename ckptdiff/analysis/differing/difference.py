@@ -10,6 +10,7 @@ together is decided elsewhere.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -44,7 +45,9 @@ _APART = 200
 # What the histogram may look at less closely: more errors than this in a chunk; then at every
 # so many of them (or more often, to see as many), and at no further chunk while this share of
 # them has been seen.
-_FEW, _STRIDE, _ENOUGH = 1 << 10, 251, 0.1
+_FEW, _ENOUGH = 1 << 10, 0.1
+# Primes, which divide hardly any row: else some columns would stand for all.
+_STRIDES = (1, 11, 13, 17, 19, 23, 29, 37, 47, 59, 73, 89, 113, 139, 173, 211, 251)
 
 
 @dataclass(slots=True)
@@ -239,7 +242,7 @@ class Sums:
             self.unseen += changed
             return 0
         # Every so many of those that changed: of all elements they may be few.
-        return min(_STRIDE, changed // _FEW)
+        return _STRIDES[bisect_right(_STRIDES, changed // _FEW) - 1]
 
     def _sort(self, part: Array, changed: int, edges: Array) -> None:
         """The absolute errors of some of a chunk's changed elements into their decades."""

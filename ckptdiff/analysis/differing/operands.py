@@ -293,11 +293,11 @@ def _acting(side: Opened, ratio: F32 | None, gains: F32 | None, gain: Gain | Non
 def _ratio(reader: TensorReader, a: SchemeEvidence, b: SchemeEvidence, fold: Fold) -> F32:
     """What B's norm multiplies each input by, over what A's does, float32 [I].
 
-    1 where that says nothing, because one of the two is zero or not finite.
+    1 where that says nothing, because A's is zero or one of the two is not finite.
     """
     norms = [_whole(reader, a, fold.a), _whole(reader, b, fold.b)]
     with np.errstate(all="ignore"):
-        return _usable(norms[1] / norms[0])
+        return _finite(norms[1] / norms[0])
 
 
 def _gains(reader: TensorReader, a: SchemeEvidence, b: SchemeEvidence, gain: Gain) -> F32:
@@ -314,13 +314,15 @@ def _gains(reader: TensorReader, a: SchemeEvidence, b: SchemeEvidence, gain: Gai
         y = other.values(other.stored(at, end), at).astype(np.float64)
         with np.errstate(all="ignore"):
             found[at:end] = (x * y).sum(axis=1) / (x * x).sum(axis=1)
-    return _usable(found)
+    gains = _finite(found)
+    gains[gains == 0] = 1  # nothing undoes a row of zeros
+    return gains
 
 
-def _usable(factors: NDArray[np.float64]) -> F32:
+def _finite(factors: NDArray[np.float64]) -> F32:
     with np.errstate(all="ignore"):
         found = factors.astype(np.float32)
-    found[~np.isfinite(found) | (found == 0)] = 1
+    found[~np.isfinite(found)] = 1
     return found
 
 

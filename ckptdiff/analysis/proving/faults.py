@@ -103,11 +103,11 @@ def fault_under(
 
 
 def fault_along(
-    weight: Quantized, factors: Sequence[F32 | None], axis: Axis
+    weight: Quantized, factors: Sequence[F32 | None], axis: Axis, sure: bool
 ) -> tuple[Fault | None, Reach]:
     """The same where every row or column has got a further factor, of which nothing is known but
     that it is one for all in it, and that the largest is the inverse of the smallest: so AWQ
-    makes them. `factors`, the nearest first, may be none."""
+    makes them. `factors`, the nearest first, may be none; `sure`: there is no other."""
     if axis == "columns":  # what they were smoothed by is part of that factor
         factors = [None]
     lines = of_lines(weight, factors[0], axis)
@@ -121,7 +121,7 @@ def fault_along(
     lines = Leeway(best.low.max(axis=1), best.high.min(axis=1))
     if lines.explained.all():
         return _around_one(weight, lines)
-    if _share(best) < _FEWEST_EXPLAINED:
+    if not sure and _share(best) < _FEWEST_EXPLAINED:
         return None, ANYTHING
     odd = _odd(weight, factors[at], axis, lines)
     row = odd.first[0]
@@ -143,9 +143,9 @@ def _odd(weight: Quantized, factor: F32 | None, axis: Axis, lines: Leeway) -> St
     codes = of_codes(weight, factor, axis, line)
     other = int(codes.without(codes.common).argmax())
     row, column = (line, other) if axis == "rows" else (other, line)
-    wanted = weight.base.read(row, row + 1).astype(np.float32)[0, column] / codes.common
-    if factor is not None:
-        wanted /= factor[column]
+    wanted = weight.base.read(row, row + 1).astype(np.float32)[0, column]
+    with np.errstate(all="ignore"):
+        wanted = wanted / codes.common / (1 if factor is None else factor[column])
     return Strays(bad.size, (row, column), float(wanted), _value(weight, row, column))
 
 

@@ -55,12 +55,15 @@ def measure(
     base: Rows,
     folds: Sequence[F32] = (),
     rescaled: Axis | None = None,
+    *,
+    folded: bool = False,
 ) -> Nearness:
     """Dequantised values against base [O, I], in flat memory: in one pass, if there is no sign of
     a fault and all factors are known.
 
     A `pre_quant_scale` [I] divides base. So may one of `folds` [I], if it was put elsewhere:
-    the one that brings both nearest counts, or none. With `rescaled`, every row or column may
+    the one that brings both nearest counts, or none; with `folded`, there is no other and it
+    counts. With `rescaled`, every row or column may
     have got a factor that nothing on disk tells, as AWQ chooses them: around 1, that is the
     largest is the inverse of the smallest. Columns that are NaN in one of `folds` are left out.
     """
@@ -68,6 +71,7 @@ def measure(
     blind = np.flatnonzero(np.isnan(folds).any(axis=0)) if folds else np.empty(0, np.intp)
     weight = Quantized(layout, stored, plain, base, blind)
     moments = [_Moments(factor, rescaled) for factor in _factors(scales, base.columns, folds)]
+    moments = moments[1:] if folded else moments
     smooths = any(sums.factor is not None for sums in moments)
     looks = spaced(layout) and smooths and rescaled is None
     extreme, zero, live = 0, True, False
@@ -88,12 +92,12 @@ def measure(
         return found
     if rescaled:
         factors = [sums.factor for sums in moments]
-        fault, reach = fault_along(weight, factors, rescaled)
+        fault, reach = fault_along(weight, factors, rescaled, folded)
         return replace(found, fault=fault, reach=reach)
     if moments[0].strays is None and not (weight.whole is not None and moments[0].leans):
         return replace(found, reach=LEANING)
     tried = [(sums.factor, sums.strays) for sums in moments if sums.factor is not None]
-    sure = scales.pre_quant_scale is not None
+    sure = folded or scales.pre_quant_scale is not None
     fault, reach = fault_under(weight, tried, sure)
     return replace(found, fault=fault, reach=reach)
 

@@ -45,8 +45,10 @@ class Weight:
     model may have had, the likeliest first; `scale_hosts` has one of those in which the base's
     values are the same numbers. `shares` are sets of base weights over which a scale for the
     whole tensor may have been taken. `searched` says that this may be an AWQ export although
-    nothing beside the weight shows it: `folds` are factors [I] that it may have put into the
-    norm in front, `rescaled` where it may have moved factors to a neighbour.
+    nothing beside the weight shows it: `folds` are factors [I] that it may have put into a norm,
+    with `folded` the one that it has put into the norm in front, or, should that multiply by one
+    more than its weight, the one of `shifted`; `rescaled` where it may have moved factors to a
+    neighbour.
     """
 
     layouts: tuple[LayoutName, ...]
@@ -57,6 +59,8 @@ class Weight:
     scale_hosts: tuple[Host, ...]
     shares: tuple[tuple[str, ...], ...]
     folds: tuple[F32, ...] = ()
+    folded: bool = False
+    shifted: tuple[F32, ...] = ()
     searched: bool = False
     rescaled: Axis | None = None
 
@@ -318,19 +322,19 @@ def _searched(weight: Weight, layout: LayoutName) -> Outcome:
     """What nothing proves: it has to be near, and every value where rounding can have put it."""
     found = _near(weight, layout)
     outcome = _distance_of(weight, layout, found)
-    far = found.sqnr_db is not None and found.sqnr_db < LOWEST_SQNR_DB[layout]
     # What is wrong with the whole is not told value by value.
-    if found.zero or far or found.saturated > MOST_SATURATED[layout]:
+    if found.zero or _is_far(found, layout) or found.saturated > MOST_SATURATED[layout]:
         return replace(outcome, status="searched")
     if found.fault is None:
         return replace(outcome, status="searched", whole=_whole(weight, layout, found))
     fault = found.fault
     told = replace(outcome, wrong=fault.count, first=fault.first)
+    behind = ", behind the norm in front of it" if weight.folded else ""
     if isinstance(fault, Strays):
         return replace(
             told,
             status="codes",
-            expected=f"a neighbour of {fault.wanted:.6g}",
+            expected=f"a neighbour of {fault.wanted:.6g}{behind}",
             actual=f"{fault.actual:.6g}",
         )
     return replace(
@@ -356,7 +360,19 @@ def _whole(weight: Weight, layout: LayoutName, found: Nearness) -> Whole | None:
 
 
 def _near(weight: Weight, layout: LayoutName) -> Nearness:
-    return measure(layout, weight.stored, weight.scales, weight.base, weight.folds, weight.rescaled)
+    def under(folds: Sequence[F32]) -> Nearness:
+        parts = layout, weight.stored, weight.scales, weight.base
+        return measure(*parts, folds, weight.rescaled, folded=weight.folded)
+
+    found = under(weight.folds)
+    if not weight.folded or (found.fault is None and not _is_far(found, layout)):
+        return found
+    other = under(weight.shifted)
+    return found if other.fault or _is_far(other, layout) else other
+
+
+def _is_far(found: Nearness, layout: LayoutName) -> bool:
+    return found.sqnr_db is not None and found.sqnr_db < LOWEST_SQNR_DB[layout]
 
 
 def _measured(weight: Weight, layout: LayoutName) -> Outcome:

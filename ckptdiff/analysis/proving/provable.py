@@ -15,7 +15,7 @@ from ckptdiff.analysis.proving.agreement import Bonds
 from ckptdiff.analysis.proving.leeway import Axis
 from ckptdiff.analysis.quantization import claimed_algorithm, known_algorithm, lacking_scales
 from ckptdiff.formats.layouts import scale_suffix
-from ckptdiff.formats.names import FUSED, experts_of
+from ckptdiff.formats.names import FUSED, experts_of, norms_before
 from ckptdiff.quant.arrays import STORED
 from ckptdiff.quant.dialects import HOSTS, Host
 from ckptdiff.quant.registry import CODINGS
@@ -45,7 +45,9 @@ class Case:
     """One quantized module that can be held against the base's module of the same key.
 
     `shares` are sets of keys of base modules that its whole scale may stand for, `folds` keys
-    of norms whose factor may belong to its columns. See `analysis.proof.Weight` for the rest.
+    of norms whose factor may belong to its columns; `folded`: there is one, and it does. `lacking`
+    names a module over whose base weight the scale may have been taken as well, if that cannot be
+    used. See `analysis.proof.Weight` for the rest.
     """
 
     key: str
@@ -55,8 +57,10 @@ class Case:
     scale_hosts: tuple[Host, ...]
     shares: tuple[tuple[str, ...], ...]
     folds: tuple[str, ...]
+    folded: bool
     searched: bool
     rescaled: Axis | None
+    lacking: str | None
 
     @property
     def originals(self) -> tuple[str, ...]:
@@ -115,7 +119,14 @@ class Surveyor:
         for part in self.parts(module):
             if reason := self._damage(self._scheme, part):
                 return reason
-        return self._damage(self._base, original)
+        return None
+
+    def loss(self, key: str) -> str | None:
+        """Why the base's weight of a module without an obstacle is of no use; None when it is."""
+        original = self.original(key)
+        assert original is not None
+        reason = self._damage(self._base, original)
+        return f"the base's weight is of no use: {reason}" if reason else None
 
     def case(self, key: str) -> Case:
         """What a module without an obstacle is held against."""
@@ -135,6 +146,11 @@ class Surveyor:
         smoothed = "pre_quant_scale" in scheme.scales.get(module.name, {})
         nvfp4_awq = layouts[0] == "nvfp4" and "NVFP4_AWQ" in self._algorithms
         awq = nvfp4_awq or layouts[0].startswith("int4")
+        # What the manifest does not select was put there, and no norm follows it.
+        selected = scheme.coverage.selected
+        exported = selected is None or key in selected
+        front = self._norm_in_front(module, original) if awq and exported and not smoothed else None
+        folds = tuple(self._folds(module, original)) if awq and not smoothed else ()
         return Case(
             key=key,
             module=module,
@@ -142,9 +158,11 @@ class Surveyor:
             hosts=hosts,
             scale_hosts=_distinct_hosts(hosts, original.tensor.dtype),
             shares=tuple(self._shares(key, layouts)),
-            folds=tuple(self._folds(module, original)) if awq and not smoothed else (),
+            folds=(front,) if front else folds,
+            folded=front is not None,
             searched=awq,
             rescaled=self._rescaled(module) if nvfp4_awq else None,
+            lacking=self._lacking_member(key, layouts),
         )
 
     def _rescaled(self, module: Module) -> Axis | None:
@@ -226,6 +244,8 @@ class Surveyor:
         if identity is None or end > identity.size:
             return "its shard ends before its data does"
         if part.name in side.flaws:
+            if side is self._base:
+                return "it holds NaN or infinity"
             return f"{part.name.rpartition('.')[2]} holds values that it may not have"
         if part.tensor.dtype not in STORED:
             return f"{part.tensor.dtype} has no numbers here"
@@ -239,18 +259,22 @@ class Surveyor:
         if not set(layouts) & set(_SHARING):
             yield alone
             return
-        parent, _, leaf = key.rpartition(".")
-        columns = self._columns(key)
-        group = next((leaves for leaves in FUSED if leaf in leaves), ())
-        whole = [f"{parent}.{member}" for member in group]
-        if not whole:
-            # Architectures of which nothing is known here may name such linears otherwise.
-            whole = [k for k in self._siblings.get(parent, ()) if self._alike(k, layouts)]
-        whole = [k for k in whole if self._columns(k) == columns]
+        columns, group = self._columns(key), _fused_with(key)
+        parent = key.rpartition(".")[0]
+        # Architectures of which nothing is known here may name such linears otherwise.
+        alike = (k for k in self._siblings.get(parent, ()) if self._alike(k, layouts))
+        whole = [k for k in group or alike if self._columns(k) == columns]
         part = tuple(k for k in whole if self._alike(k, layouts))
         seldom = not group or (layouts[0] in ("fp8", "fp8-block") and ".experts." not in key)
         found = [alone, part, tuple(whole)] if seldom else [part, tuple(whole), alone]
         yield from dict.fromkeys(found)
+
+    def _lacking_member(self, key: str, layouts: tuple[LayoutName, ...]) -> str | None:
+        """A module that shares the scale of this one, and of whose base nothing is known."""
+        if not set(layouts) & set(_SHARING):
+            return None
+        members = (k for k in _fused_with(key) if self._alike(k, layouts))
+        return next((k for k in members if self._columns(k) is None), None)
 
     def _alike(self, key: str, layouts: tuple[LayoutName, ...]) -> bool:
         layout = self._scheme.layouts.get(key)
@@ -263,16 +287,27 @@ class Surveyor:
             return None
         return original.tensor.shape[1] if len(original.tensor.shape) == 2 else None
 
+    def _norm_in_front(self, module: Module, original: Stored) -> str | None:
+        """The norm that a module's factors are in, if they lie nowhere else: the one in front of
+        it, changed or not. None where its architecture does not say which that is."""
+        keys = (f"{norm}.weight" for norm in norms_before(module.key) or ())
+        key = next((key for key in keys if key in self._scheme.tensors), None)
+        return key if key and key in self._base.tensors and self._fits(key, original) else None
+
     def _folds(self, module: Module, original: Stored) -> Iterator[str]:
         """The norms above a module that an export changed, as AWQ does."""
-        columns = original.tensor.shape[1]
         above = module.key
         while above:
             above = above.rpartition(".")[0]
-            for key in self._norms.get(above, ()):
-                mine, theirs = self.norms(key)
-                if mine.tensor.shape == theirs.tensor.shape == (columns,):
-                    yield key
+            yield from (key for key in self._norms.get(above, ()) if self._fits(key, original))
+
+    def _fits(self, key: str, original: Stored) -> bool:
+        """Whether a norm, here and in base, has a number for each column of a weight."""
+        columns = original.tensor.shape[1]
+        return all(
+            norm.tensor.shape == (columns,) and norm.tensor.dtype in _FLOATS
+            for norm in self.norms(key)
+        )
 
 
 def _norms(scheme: SchemeEvidence, base: SchemeEvidence) -> dict[str, list[str]]:
@@ -289,6 +324,13 @@ def _norms(scheme: SchemeEvidence, base: SchemeEvidence) -> dict[str, list[str]]
         if {tensor.dtype, original.dtype} <= set(_FLOATS) and not same:
             found[parent].append(key)
     return found
+
+
+def _fused_with(key: str) -> tuple[str, ...]:
+    """The keys of the modules that kernels fuse with this one, itself too; none if none are."""
+    parent, _, leaf = key.rpartition(".")
+    group = next((leaves for leaves in FUSED if leaf in leaves), ())
+    return tuple(f"{parent}.{member}" for member in group)
 
 
 def _by_name(side: SchemeEvidence) -> dict[str, Stored]:

@@ -8,6 +8,7 @@ The search pickles nothing.
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -49,7 +50,8 @@ def search(
     progress: Progress,
 ) -> Searched:
     """Search as `order` says. `load` gives a fresh model: one that a search refused cannot be
-    used again. Raises `CkptdiffError` when layers that the order lists stay unquantized."""
+    used again. Raises `CkptdiffError` when layers that the order lists stay unquantized, and when
+    a ranking is wanted and the rows tell no layer from another."""
     model = load()
     disabled, notes = _disabled(model, order)
     floor = min(_bits(each.name) for each in order.presets)
@@ -68,6 +70,8 @@ def search(
         )
     if order.presets[0].modules is not None:
         _require_followed(state)
+    else:
+        _require_ranked(state)
     if order.kv_cache:
         _calibrate_cache(model, order, batches, progress)
     if order.bits is not None and bits > order.bits:
@@ -154,6 +158,27 @@ def _require_followed(state: Mapping[str, Any]) -> None:
             f"the search left {', '.join(left[:3])} unquantized, which the manifest selects",
             "Use --engine modelopt, which follows it in any case.",
         )
+
+
+def _require_ranked(state: Mapping[str, Any]) -> None:
+    """A row of one token has no loss, and a loss of NaN no gradient."""
+    scores = [
+        float(score)
+        for stats in state["candidate_stats"].values()
+        for recipe, score in zip(stats["formats"], stats["scores"], strict=True)
+        if not str(recipe).startswith("NONE")
+    ]
+    broken = sum(not math.isfinite(score) for score in scores)
+    if broken:
+        what = f"{broken} of {len(scores)} scores are no numbers"
+    elif scores and len(set(scores)) == 1 < len(scores):
+        what = f"every layer has the score {scores[0]:g}"
+    else:
+        return
+    raise CkptdiffError(
+        f"the search ranked nothing: {what}",
+        "Name rows by --calib that the model can read, of two tokens or more each.",
+    )
 
 
 def _calibrate_cache(

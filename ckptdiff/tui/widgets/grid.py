@@ -66,7 +66,7 @@ class Grid(Toned, can_focus=True):
         to see what it is on: called, not posted, so that quick keys keep their order."""
         super().__init__(id="grid")
         self._moved, self._opened = moved, opened
-        self._layout: tuple[object, list[Placed]] = (None, [])
+        self._layout: tuple[Store | None, tuple[int, int], list[Placed]] = (None, (0, 0), [])
         self.store: Store | None = None
         self.cells = cells
         self.placeholder = placeholder
@@ -277,10 +277,12 @@ class Grid(Toned, can_focus=True):
         """The columns that are drawn, worked out anew when something they depend on changes."""
         if self.store is None:
             return []
-        now = (id(self.store), self.size.width, self.first)
-        if self._layout[0] != now:
-            self._layout = (now, self._place(self.store))
-        return self._layout[1]
+        store, now, placed = self._layout
+        # The store itself is kept: one that is gone may have left its id to the next.
+        if store is not self.store or now != (self.size.width, self.first):
+            placed = self._place(self.store)
+            self._layout = (self.store, (self.size.width, self.first), placed)
+        return placed
 
     def _place(self, store: Store) -> list[Placed]:
         """The columns that fit, the first one always, the others from `first` on."""

@@ -177,6 +177,32 @@ def test_configs_that_make_no_sense(name: str, change: Any, tmp_path: Path) -> N
     assert found.reason or found.max_abs == 0.0 or found.status == "shape"
 
 
+@pytest.mark.parametrize("bits", [3, 5, 6, 7])
+def test_an_older_packing_is_not_misread(bits: int, tmp_path: Path) -> None:
+    """compressed-tensors 0.10 leaves the last bits of each word empty where no code fits in."""
+    codes, per_word = torch.zeros(ROWS, COLUMNS), 32 // bits
+    state = {
+        f"{NAME}.weight_packed": torch.ones(ROWS, -(-COLUMNS // per_word), dtype=torch.int32),
+        f"{NAME}.weight_scale": torch.ones(ROWS, 1),
+        f"{NAME}.weight_shape": torch.tensor([ROWS, COLUMNS]),
+    }
+    a = write(tmp_path / "a", {f"{NAME}.weight": codes})
+    found = row(compared(a, write(tmp_path / "b", state, group({"num_bits": bits}))))
+    assert found.status == "unread" and "older packing" in str(found.reason)
+
+
+def test_scales_that_are_powers_of_two_are_not_taken_for_numbers(tmp_path: Path) -> None:
+    """As in mxfp8-quantized, where 32 columns have one scale."""
+    codes = torch.ones(ROWS, 32)
+    state = {
+        f"{NAME}.weight": codes.to(torch.float8_e4m3fn),
+        f"{NAME}.weight_scale": torch.full((ROWS, 1), 120, dtype=torch.uint8),
+    }
+    a = write(tmp_path / "a", {f"{NAME}.weight": codes})
+    found = row(compared(a, write(tmp_path / "b", state, group({"num_bits": 8}))))
+    assert found.status == "unread" and "powers of two" in str(found.reason)
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_what_lies_beside_may_misfit(name: str, tmp_path: Path) -> None:
     state, wanted, config = forged(name)

@@ -117,6 +117,33 @@ def test_obstacles_have_reasons(tmp_path: Path) -> None:
     assert {f.code for f in report.findings} & {"CK207", "CK208", "CK209", "CK210"} == set()
 
 
+@pytest.mark.parametrize("layout", ["fp8", "nvfp4"])
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_base_weight_of_no_use(layout: str, lost: bool, tmp_path: Path) -> None:
+    """NaN in the base is as bad as a file that cannot be read; and those that share a scale with
+    that weight are not accused of having it."""
+    root = write(tmp_path, layout)
+    base = base_tensors()
+    key = "layers.0.self_attn.v_proj"  # the largest of its group
+    name = f"model.{key}"
+    whole = base.pop(f"{name}.weight")
+    if not lost:
+        values = bytearray(whole.data())
+        values[:2] = b"\xc0\x7f"  # NaN in BF16
+        base[f"{name}.weight"] = replace(whole, raw=bytes(values))
+    write_weights(tmp_path / "base", base)
+    report = ckptdiff.check(root, base=tmp_path / "base", deep=True, cache=False)
+    assert {f.code for f in report.findings if f.severity != "info"} == (
+        {"CK603"} if lost else set()
+    )
+    told = [(u.path.partition("/")[0], u.reason) for u in report.unread]
+    reason = f"{key}: the base's weight is of no use: it holds NaN or infinity"
+    schemes = (f"{layout}_10", f"{layout}_21")
+    assert sorted(told) == ([] if lost else [(scheme, reason) for scheme in schemes])
+    skipped = [s.reason for s in report.skipped if s.code == "CK207" and s.scheme == schemes[1]]
+    assert any("which may share it, is of no use" in s for s in skipped) is (layout == "nvfp4")
+
+
 def test_an_all_zero_weight_is_told_once(tmp_path: Path) -> None:
     """ModelOpt gives a base weight of zeros a scale of 0 and NaN for codes."""
     root = write(tmp_path)

@@ -279,6 +279,19 @@ def test_the_histogram_of_few_changes_in_a_large_chunk(changed: int, route: Rout
 
 
 @quick
+@pytest.mark.parametrize("columns", [256, 384, 512, 1024, 11008, 18944])
+@pytest.mark.parametrize("elements", [70_000, 98_304, 131_072, 250_000])
+def test_the_histogram_of_errors_in_few_columns(elements: int, columns: int, route: Route) -> None:
+    """Which are not taken for all, nor for none: a thousand samples see eleven of them."""
+    bad = np.arange(elements) % columns % 96 == 0
+    x = np.ones(elements, np.float32)
+    y = x + np.where(bad, np.float32(1), np.float32(1e-3))
+    found = Sums()
+    assert route(found, x, y, sampled=True)
+    assert found.histogram()[0] == pytest.approx(np.count_nonzero(bad), rel=0.75)
+
+
+@quick
 def test_the_histogram_has_the_largest_error_however_rare(route: Route) -> None:
     x = np.ones(CHUNK, np.float32)
     y = x + np.float32(0.03)
