@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ARCHS = ("llama", "qwen2_5_vl", "qwen3_moe")
+# Built for single tests: norms that multiply by one more than their weight.
+MORE_ARCHS = ("gemma2",)
 LAYERS = 3
 VISION_BLOCKS = 2
 PATCH_EMBED = "visual.patch_embed.proj"
@@ -115,8 +117,11 @@ def random_model(arch: str, tied: bool, dtype: torch.dtype) -> PreTrainedModel:
     """
     import torch
 
-    torch.manual_seed(ARCHS.index(arch))
-    model = {"llama": _llama, "qwen2_5_vl": _qwen2_5_vl, "qwen3_moe": _qwen3_moe}[arch](tied)
+    torch.manual_seed((*ARCHS, *MORE_ARCHS).index(arch))
+    makers = {
+        "llama": _llama, "qwen2_5_vl": _qwen2_5_vl, "qwen3_moe": _qwen3_moe, "gemma2": _gemma2
+    }  # fmt: skip
+    model = makers[arch](tied)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("bias"):
@@ -130,6 +135,12 @@ def _llama(tied: bool) -> PreTrainedModel:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     return LlamaForCausalLM(LlamaConfig(**_TEXT, tie_word_embeddings=tied))
+
+
+def _gemma2(tied: bool) -> PreTrainedModel:
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    return Gemma2ForCausalLM(Gemma2Config(**_TEXT, head_dim=64, tie_word_embeddings=tied))
 
 
 def _qwen3_moe(tied: bool) -> PreTrainedModel:

@@ -35,6 +35,10 @@ _NORMS_BEFORE: Mapping[str, tuple[str, ...]] = {
     "o_proj": (),
     "down_proj": (),
 }
+# Classes of transformers 5.24 whose norms multiply by one more than their weight.
+_ONE_MORE = re.compile(
+    r"(Recurrent|Vault|T5|Pali)?Gemma[23]?(?![a-z\d])|Qwen3Next|Qwen3_5|MiniMaxM3|Step3p7"
+)
 # What names a format in the name of a scheme: fp8, int4, nvfp4, mxfp8, w4a16, awq, mixed.
 _FORMAT = re.compile(
     r"(?<![a-z0-9])(?:(?:nv|mx)?(?:fp|int)\d+|w\d+a\d+|awq|mixed)(?![a-z0-9])", re.IGNORECASE
@@ -88,6 +92,15 @@ def norms_before(key: str) -> tuple[str, ...] | None:
     norms = _NORMS_BEFORE.get(leaf)
     layer = parent.rpartition(".")[0]
     return None if norms is None else tuple(f"{layer}.{norm}" for norm in norms)
+
+
+def norms_add_one(architectures: Iterable[str]) -> bool:
+    """Whether the norms of a model multiply by one more than their weight.
+
+    >>> norms_add_one(["Gemma3ForCausalLM"]), norms_add_one(["Gemma3nForCausalLM"])
+    (True, False)
+    """
+    return any(_ONE_MORE.match(name) for name in architectures)
 
 
 def keys_of(names: Iterable[str]) -> dict[str, str]:

@@ -40,6 +40,11 @@ def test_tensors_by_name(base: Path, scheme: Path) -> None:
     assert ckptdiff.diff(base, scheme, tensors="layers.0.*").total.tensors > 1
     done = run("diff", base, scheme, "--tensors", "nothing*")
     assert done.code == 2 and "no tensor is called" in done.err
+    assert "case-sensitive" in done.err
+    done = run("diff", base, scheme, "--tensors", "*weight_scale*")
+    assert done.code == 2 and "Scales are a part of the weights" in done.err
+    one = ckptdiff.diff(base, base, tensors="model.norm.weight")
+    assert one.sentence == "the one tensor that was asked for of B is that of A, byte for byte"
     same = ckptdiff.diff(base, base, tensors="layers.0.*.weight")
     assert same.sentence.startswith(f"all {same.total.tensors} tensors that were asked for ")
 

@@ -15,6 +15,7 @@ from ckptdiff.records.report import Tool
 SAMPLES = Path(__file__).parents[2] / "samples"
 BASE = SAMPLES / "base"
 BROKEN = SAMPLES / "copied/fp8_autoquant_all_layers_top30_captions"
+WHOLE = SAMPLES / "sweep/fp8_autoquant_all_layers_top100_captions"
 
 
 @pytest.mark.parametrize(
@@ -30,6 +31,10 @@ BROKEN = SAMPLES / "copied/fp8_autoquant_all_layers_top30_captions"
         (
             ["--baseline-from", BASE, "--preset", "NVFP4_AWQ_LITE_CFG", "--top", "10"],
             "no scheme can be composed of NVFP4_AWQ_LITE_CFG",
+        ),
+        (
+            ["--baseline-from", BASE, "--preset", "FP8_KV_CFG", "--top", "10"],
+            "FP8_KV_CFG quantizes a KV cache and no weight",
         ),
     ],
 )
@@ -64,6 +69,23 @@ def test_a_sweep_is_not_written_into_its_model(tmp_path: Path) -> None:
     done = run("sweep", "--baseline-from", base, "--top", "10", "--out", base / "q", "--yes")
     assert done.code == 2 and "would be inside" in " ".join(done.err.split())
     assert not (base / "q").exists()
+
+
+def test_a_directory_that_cannot_be_made_is_told_as_such(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file" / "q"
+    done = run("sweep", "--baseline-from", BASE, "--top", "10", "--out", out, "--yes")
+    said = " ".join(done.err.split())
+    assert done.code == 2 and "cannot be written" in said and "Nothing was changed" in said
+
+
+def test_options_of_a_model_that_is_not_run_are_said_to_change_nothing(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.txt"
+    rows.write_text("a row of text\n")
+    done = run("reexport", BROKEN, "--base", BASE, "--donor", WHOLE, "--calib", rows,
+               "--score", "kl_div", "--out", tmp_path / "q", "--dry-run")  # fmt: skip
+    said = " ".join(done.text.split())
+    assert "--calib and --score change nothing: --engine modelopt runs one" in said
 
 
 def test_a_calibration_file_with_a_bad_row(tmp_path: Path) -> None:

@@ -82,6 +82,23 @@ def test_numbers_are_those_of_float64(
             near(row, x, y, d)
 
 
+@pytest.mark.parametrize("fmt", ["int4_awq", "nvfp4_awq"])
+def test_behind_a_norm_of_zeros_nothing_is_left(
+    exports: dict[Cell, Path], corpus: Path, tmp_path: Path, fmt: str
+) -> None:
+    cell = Cell("llama", False, "bf16", fmt)
+    path = Path(shutil.copytree(scheme(exports[cell], 100), tmp_path / "zero"))
+    with tensors(path) as found:
+        name = "model.layers.1.post_attention_layernorm.weight"
+        found[name] = Spec(found[name].dtype, found[name].shape, "", bytes(len(found[name].data())))
+    report = ckptdiff.diff(base_of(corpus, cell), path)
+    rows = {row.name: row.sqnr_db for row in report.tensors}
+    for leaf in ("gate_proj", "up_proj"):
+        assert rows[f"model.layers.1.mlp.{leaf}.weight"] == pytest.approx(0, abs=1e-6)
+        other = rows[f"model.layers.2.mlp.{leaf}.weight"]
+        assert isinstance(other, float) and other > 15
+
+
 def near(row: TensorDelta, x: Array, y: Array, d: Array) -> None:
     assert row.max_abs == pytest.approx(np.abs(d).max(), rel=1e-6)
     assert row.rel_error == pytest.approx(np.sqrt((d @ d) / (x @ x)), rel=1e-5)

@@ -11,6 +11,7 @@ import modelopt.torch.quantization as mtq
 import numpy as np
 import pytest
 import torch
+from modelopt.torch.quantization.algorithms import QuantRecipe
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -20,6 +21,7 @@ from ckptdiff.jobs.exporting import require_preset
 from ckptdiff.records.export import Calibration
 from ckptdiff.records.probe import Prompt
 from ckptdiff.runtime.export import drawing, standins
+from ckptdiff.runtime.export.autoquant import _require_ranked
 from ckptdiff.runtime.export.calibration import Loader, batches_of, labelled
 from ckptdiff.runtime.export.loading import load
 from ckptdiff.runtime.export.modules import Parts
@@ -100,12 +102,24 @@ def test_an_unknown_preset_lists_those_that_are_known() -> None:
     assert "FP8_DEFAULT_CFG" in caught.value.next_step
 
 
+def mtq_of_cache_alone(preset: dict[str, Any]) -> bool:
+    """Whether all that a preset enables are quantizers of keys and values."""
+    named = [each["quantizer_name"] for each in preset["quant_cfg"] if each.get("enable", True)]
+    return bool(named) and all("bmm" in name for name in named)
+
+
 def test_every_preset_is_known_without_importing_modelopt() -> None:
     found = {name: getattr(mtq, name) for name in dir(mtq)}
     presets = [n for n, value in found.items() if isinstance(value, dict) and "quant_cfg" in value]
     assert len(presets) > 20
+    caches = {name for name in presets if mtq_of_cache_alone(found[name])}
+    assert {"FP8_KV_CFG", "NVFP4_AFFINE_KV_CFG"} <= caches
     for name in presets:
-        require_preset(name)
+        if name in caches:
+            with pytest.raises(UsageError, match="a KV cache and no weight"):
+                require_preset(name)
+        else:
+            require_preset(name)
     with pytest.raises(UsageError, match="no preset FP9_CFG"):
         require_preset("FP9_CFG")
 
@@ -330,6 +344,36 @@ def test_a_search_leaves_heads_and_routers_alone_and_takes_towers() -> None:
     names = ["lm_head", "model.layers.0.mlp.gate", "model.visual.blocks.0.attn.qkv",
              "model.layers.0.mlp.gate_proj"]  # fmt: skip
     assert spared(preset("FP8_DEFAULT_CFG"), names) == ("lm_head", "model.layers.0.mlp.gate")
+
+
+def found_out(*scores: float) -> dict[str, Any]:
+    """The state of a search over layers, each with one format beside none."""
+    formats = [QuantRecipe("FP8_DEFAULT_CFG"), QuantRecipe(None)]
+    return {
+        "candidate_stats": {
+            f"layers.{n}.quant_recipe": {"formats": formats, "scores": [score, 0.0]}
+            for n, score in enumerate(scores)
+        }
+    }
+
+
+@pytest.mark.parametrize(
+    ("scores", "said"),
+    [
+        ((0.0, 0.0, 0.0), "every layer has the score 0"),
+        ((1.0, float("nan"), 2.0), "1 of 3 scores are no numbers"),
+        ((float("inf"), float("inf")), "2 of 2 scores are no numbers"),
+    ],
+)
+def test_a_search_that_measured_nothing_ranks_nothing(scores: tuple[float, ...], said: str) -> None:
+    with pytest.raises(CkptdiffError, match=said) as caught:
+        _require_ranked(found_out(*scores))
+    assert "two tokens" in caught.value.next_step
+
+
+def test_a_search_that_measured_something_ranks() -> None:
+    _require_ranked(found_out(0.0, 1e-9))
+    _require_ranked(found_out(0.0))
 
 
 def test_a_kernel_that_fails_is_replaced_and_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -189,6 +189,10 @@ UP = "model.layers.0.mlp.up_proj"
             {"model.embed_tokens.weight": torch.zeros(500, 96, dtype=torch.bfloat16)},
             r"embed_tokens\.weight holds \[500, 96\], .*: the vocabularies differ",
         ),
+        (
+            {"model.embed_tokens.weight": torch.zeros(512, 90, dtype=torch.bfloat16)},
+            r"holds \[512, 90\], and the model has \[512, 96\] there\n",
+        ),
         ({f"{UP}.weight": None, f"{UP}.weight_scale": None}, "scale of no quantized weight"),
     ],
 )

@@ -20,6 +20,7 @@ from ckptdiff.analysis.differing.pairs import Fold, Gain, Operand, Pair
 from ckptdiff.analysis.tensors import TensorReader, is_transposed
 from ckptdiff.analysis.unpacking import open_rows
 from ckptdiff.events import CancelToken
+from ckptdiff.formats.names import norms_add_one
 from ckptdiff.quant.arrays import F32, STORED, Array, MisfitError
 from ckptdiff.quant.registry import CODINGS, dequantise
 from ckptdiff.quant.tables import E8M0, decode, decode_e4m3
@@ -295,7 +296,9 @@ def _ratio(reader: TensorReader, a: SchemeEvidence, b: SchemeEvidence, fold: Fol
 
     1 where that says nothing, because A's is zero or one of the two is not finite.
     """
-    norms = [_whole(reader, a, fold.a), _whole(reader, b, fold.b)]
+    configs = (a.checkpoint.config, b.checkpoint.config)
+    shift = any(config is not None and norms_add_one(config.architectures) for config in configs)
+    norms = [_whole(reader, a, fold.a) + shift, _whole(reader, b, fold.b) + shift]
     with np.errstate(all="ignore"):
         return _finite(norms[1] / norms[0])
 

@@ -1,0 +1,65 @@
+"""AWQ of a model whose norms multiply by one more than their weight, as Gemma's do: what was folded
+into those is read off otherwise."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mutate import Mutant, tensors
+
+import ckptdiff
+from ckptdiff.quant.arrays import as_array
+from tests.exports import Cell, base_of, ensure
+
+CELLS = [Cell("gemma2", False, "bf16", fmt) for fmt in ("int4_awq", "w4a8_awq", "nvfp4_awq")]
+# As of other models: see test_diff_exports.
+LOWEST = {"int4_awq": 16.9, "w4a8_awq": 16.9, "nvfp4_awq": 18.0}
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(scope="module")
+def gemmas(corpus: Path) -> dict[Cell, Path]:
+    return ensure(corpus, CELLS)
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.fmt)
+def test_an_export_is_as_near_as_others_and_clean(
+    gemmas: dict[Cell, Path], corpus: Path, cell: Cell
+) -> None:
+    base, root = base_of(corpus, cell), gemmas[cell]
+    for scheme in root.iterdir():
+        report = ckptdiff.diff(base, scheme)
+        rows = [row for row in report.tensors if row.b is not None and row.b.layout]
+        assert rows and all(
+            isinstance(row.sqnr_db, float) and row.sqnr_db > LOWEST[cell.fmt] for row in rows
+        )
+    report = ckptdiff.check(root, base=base, deep=True)
+    assert report.verdict.status == "pass" and report.verdict.complete
+    assert [f for f in report.findings if f.severity != "info"] == []
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.fmt)
+@pytest.mark.parametrize("how", ["base's", "rolled", "double"])
+def test_another_norm(
+    gemmas: dict[Cell, Path], corpus: Path, tmp_path: Path, cell: Cell, how: str
+) -> None:
+    mutant = Mutant.of(gemmas[cell], base_of(corpus, cell), tmp_path, ways=((True, True),))
+    name = "model.layers.1.input_layernorm.weight"
+    with tensors(mutant.base) as found:
+        original = found[name]
+    with tensors(mutant[100]) as found:
+        values = as_array(found[name].data(), "BF16", found[name].shape)
+        raw = {
+            "base's": original.data(),
+            "rolled": np.roll(values, 1).tobytes(),
+            "double": (values.astype(np.float32) * 2).astype(values.dtype).tobytes(),
+        }[how]
+        found[name] = replace(found[name], raw=raw)
+    new = mutant.new(deep=True)
+    assert {finding.code for finding in new} <= {"CK207", "CK208", "CK209"}
+    told = {place.module for finding in new for place in finding.locations}
+    assert told == {f"model.layers.1.self_attn.{leaf}_proj" for leaf in "qkv"}
