@@ -8,6 +8,35 @@ from ckptdiff.records.checkpoint import ModelConfig, QuantConfig
 CONFIG_NAME = "config.json"
 QUANT_CONFIG_NAME = "hf_quant_config.json"
 
+# What logits depend on and no tensor's shape shows. transformers 5 moves some of them elsewhere
+# in the file (rope_theta into rope_parameters), which is why they go by their last name.
+_SETTINGS = frozenset(
+    {
+        "attention_multiplier",
+        "attn_logit_softcapping",
+        "embedding_multiplier",
+        "final_logit_softcapping",
+        "head_dim",
+        "hidden_act",
+        "hidden_activation",
+        "layer_norm_eps",
+        "layer_norm_epsilon",
+        "logits_scaling",
+        "norm_eps",
+        "norm_topk_prob",
+        "num_attention_heads",
+        "num_experts_per_tok",
+        "num_key_value_heads",
+        "partial_rotary_factor",
+        "query_pre_attn_scalar",
+        "residual_multiplier",
+        "rms_norm_eps",
+        "rope_theta",
+        "routed_scaling_factor",
+    }
+)
+# Parts of a model that have settings of their own.
+_PARTS = ("vision", "visual", "audio", "speech")
 # Vision-language models keep their language part's sizes one level down.
 _TEXT_PARTS = ("text_config", "llm_config", "language_config")
 
@@ -28,7 +57,21 @@ def parse_model_config(document: JsonObject) -> ModelConfig:
         num_layers=size("num_hidden_layers"),
         tied_embeddings=tied is True,
         quantization=_from_config_json(quantization) if quantization else None,
+        settings=_settings(document),
     )
+
+
+def _settings(document: JsonObject) -> dict[str, frozenset[float | str]]:
+    found: dict[str, set[float | str]] = {}
+    left: list[tuple[JsonObject, str]] = [(document, "")]
+    while left:
+        settings, part = left.pop()
+        for name, value in settings.items():
+            if isinstance(value, dict):
+                left.append((value, next((f"{p}." for p in _PARTS if p in name), part)))
+            elif name in _SETTINGS and isinstance(value, int | float | str):
+                found.setdefault(f"{part}{name}", set()).add(value)
+    return {name: frozenset(values) for name, values in found.items()}
 
 
 def parse_quant_config(document: JsonObject) -> QuantConfig:

@@ -184,13 +184,18 @@ class QuantConfig:
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """The part of config.json that tells which model this is."""
+    """The part of config.json that tells which model this is.
+
+    `settings` are numbers and names that a forward pass computes with, by name, those of a vision
+    or audio part behind its name. Where parts or layers have several values of one, all of them.
+    """
 
     architectures: tuple[str, ...] = ()
     hidden_size: int | None = None
     num_layers: int | None = None
     tied_embeddings: bool = False
     quantization: QuantConfig | None = None
+    settings: Mapping[str, frozenset[float | str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,7 @@ from ckptdiff.rules.ck603_extra_against_base import ExtraAgainstBase
 from ckptdiff.rules.ck604_shape_against_base import ShapeAgainstBase
 from ckptdiff.rules.ck605_other_dtype import OtherDtype
 from ckptdiff.rules.ck606_base_only import BaseOnly
+from ckptdiff.rules.ck607_model_differs_from_base import ModelDiffersFromBase
 
 RULES: tuple[type[Rule], ...] = (
     MalformedFile,
@@ -109,6 +110,7 @@ RULES: tuple[type[Rule], ...] = (
     ShapeAgainstBase,
     OtherDtype,
     BaseOnly,
+    ModelDiffersFromBase,
 )
 
 

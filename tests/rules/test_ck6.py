@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
-from build import Spec
+from build import Spec, write_json
 from mutate import (
     Mutant,
     as_float32,
@@ -160,6 +161,40 @@ def test_ck606_fires(mutant: Mutant, name: str) -> None:
         found[name] = Spec("BF16", (4, 4), name)
     everyone = sorted(mutant.root.iterdir(), key=lambda path: (len(path.name), path.name))
     assert mutant.expect("CK606", everyone, place(name)).locations[0].expected == "BF16 [4, 4]"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "where"),
+    [
+        ("rms_norm_eps", 0.5, "text_config"),
+        ("rope_theta", 5e5, ("text_config", "rope_parameters")),
+        ("num_attention_heads", 2, "text_config"),
+        ("hidden_act", "gelu", "vision_config"),
+    ],
+)
+def test_ck607_fires(
+    mutant: Mutant, name: str, value: object, where: str | tuple[str, ...]
+) -> None:
+    path = mutant[30] / "config.json"
+    document = part = json.loads(path.read_text())
+    for each in (where,) if isinstance(where, str) else where:
+        part = part[each]
+    before, part[name] = part[name], value
+    write_json(path, document)
+    full = f"{'vision.' if where == 'vision_config' else ''}{name}"
+    place = Location(shard="config.json", expected=f"{full} {before}", actual=f"{full} {value}")
+    mutant.expect("CK607", mutant[30], [place])
+
+
+def test_ck607_takes_what_one_file_lacks_for_a_default(mutant: Mutant) -> None:
+    """And settings where another version of transformers writes them."""
+    path = mutant[30] / "config.json"
+    document = json.loads(path.read_text())
+    text = document.pop("text_config")
+    theta = text.pop("rope_parameters")["rope_theta"]
+    del text["rms_norm_eps"]
+    write_json(path, document | text | {"rope_theta": theta, "attention_dropout": 0.5})
+    assert mutant.new() == []
 
 
 def test_a_dequantized_module_has_to_be_base_s(mutant: Mutant) -> None:
