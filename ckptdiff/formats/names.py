@@ -25,19 +25,23 @@ FUSED = (
     ("in_proj_b", "in_proj_a"),
 )
 # The norm in front of a linear, which AWQ folds the scales of its inputs into: where a layer has
-# several of these, the first. What follows no norm has none.
+# several of these, the first; with one alone, attention and MLP lie side by side behind it. What
+# follows no norm has none.
+_MLP_NORMS = ("pre_feedforward_layernorm", "post_attention_layernorm", "input_layernorm")
 _NORMS_BEFORE: Mapping[str, tuple[str, ...]] = {
     "q_proj": ("input_layernorm",),
     "k_proj": ("input_layernorm",),
     "v_proj": ("input_layernorm",),
-    "gate_proj": ("pre_feedforward_layernorm", "post_attention_layernorm"),
-    "up_proj": ("pre_feedforward_layernorm", "post_attention_layernorm"),
+    "gate_proj": _MLP_NORMS,
+    "up_proj": _MLP_NORMS,
+    "fc1": _MLP_NORMS,
+    "c_fc": _MLP_NORMS,
     "o_proj": (),
     "down_proj": (),
 }
 # Classes of transformers 5.24 whose norms multiply by one more than their weight.
 _ONE_MORE = re.compile(
-    r"(Recurrent|Vault|T5|Pali)?Gemma[23]?(?![a-z\d])|Qwen3Next|Qwen3_5|MiniMaxM3|Step3p7"
+    r"(Recurrent|Vault|T5|Pali)?Gemma[23]?(?![a-z\d])|Nemotron(?!H)|Qwen3Next|Qwen3_5|MiniMaxM3|Step3p7"
 )
 # What names a format in the name of a scheme: fp8, int4, nvfp4, mxfp8, w4a16, awq, mixed.
 _FORMAT = re.compile(
