@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ARCHS = ("llama", "qwen2_5_vl", "qwen3_moe")
-# Built for single tests: norms that multiply by one more than their weight.
-MORE_ARCHS = ("gemma2",)
+# Built for single tests: norms that multiply by one more than their weight, and attention and MLP
+# side by side behind one norm.
+MORE_ARCHS = ("gemma2", "cohere")
 LAYERS = 3
 VISION_BLOCKS = 2
 PATCH_EMBED = "visual.patch_embed.proj"
@@ -119,7 +120,8 @@ def random_model(arch: str, tied: bool, dtype: torch.dtype) -> PreTrainedModel:
 
     torch.manual_seed((*ARCHS, *MORE_ARCHS).index(arch))
     makers = {
-        "llama": _llama, "qwen2_5_vl": _qwen2_5_vl, "qwen3_moe": _qwen3_moe, "gemma2": _gemma2
+        "llama": _llama, "qwen2_5_vl": _qwen2_5_vl, "qwen3_moe": _qwen3_moe, "gemma2": _gemma2,
+        "cohere": _cohere,
     }  # fmt: skip
     model = makers[arch](tied)
     with torch.no_grad():
@@ -141,6 +143,12 @@ def _gemma2(tied: bool) -> PreTrainedModel:
     from transformers import Gemma2Config, Gemma2ForCausalLM
 
     return Gemma2ForCausalLM(Gemma2Config(**_TEXT, head_dim=64, tie_word_embeddings=tied))
+
+
+def _cohere(tied: bool) -> PreTrainedModel:
+    from transformers import CohereConfig, CohereForCausalLM
+
+    return CohereForCausalLM(CohereConfig(**_TEXT, tie_word_embeddings=tied))
 
 
 def _qwen3_moe(tied: bool) -> PreTrainedModel:

@@ -89,8 +89,9 @@ class Surveyor:
         self._lacking = {key for key, suffix in lacking_scales(scheme) if suffix in PARTS}
         self._algorithms = algorithms_of(scheme)
         self._neighbours = _host_of(scheme)
-        self._siblings = _below(scheme, 1)
-        self._layers = _below(scheme, 2)
+        self._siblings = _below(scheme.layouts, 1)
+        self._layers = _below(scheme.layouts, 2)
+        self._linears = _below(base.coverage.modules, 2)
         self._norms = _norms(scheme, base)
         self._apart = layers_apart(scheme, base)
 
@@ -267,7 +268,24 @@ class Surveyor:
         part = tuple(k for k in whole if self._alike(k, layouts))
         seldom = not group or (layouts[0] in ("fp8", "fp8-block") and ".experts." not in key)
         found = [alone, part, tuple(whole)] if seldom else [part, tuple(whole), alone]
+        if layouts[0].startswith("nvfp4"):
+            beside = [k for k in self._beside(key) if self._columns(k) == columns]
+            if not set(beside) <= set(whole):
+                found += [tuple(k for k in beside if self._alike(k, layouts)), tuple(beside)]
         yield from dict.fromkeys(found)
+
+    def _beside(self, key: str) -> tuple[str, ...]:
+        """All that follows the norm in front of a module: more than is fused where attention and
+        MLP lie side by side."""
+        front = self._front(key)
+        layer = key.rpartition(".")[0].rpartition(".")[0]
+        linears = self._linears.get(layer, ()) if front else ()
+        return tuple(k for k in linears if self._front(k) == front)
+
+    def _front(self, key: str) -> str | None:
+        """The norm in front of a module; None where its architecture does not say which that is."""
+        keys = (f"{norm}.weight" for norm in norms_before(key) or ())
+        return next((key for key in keys if key in self._scheme.tensors), None)
 
     def _lacking_member(self, key: str, layouts: tuple[LayoutName, ...]) -> str | None:
         """A module that shares the scale of this one, and of whose base nothing is known."""
@@ -288,10 +306,8 @@ class Surveyor:
         return original.tensor.shape[1] if len(original.tensor.shape) == 2 else None
 
     def _norm_in_front(self, module: Module, original: Stored) -> str | None:
-        """The norm that a module's factors are in, if they lie nowhere else: the one in front of
-        it, changed or not. None where its architecture does not say which that is."""
-        keys = (f"{norm}.weight" for norm in norms_before(module.key) or ())
-        key = next((key for key in keys if key in self._scheme.tensors), None)
+        """The norm that a module's factors are in, if they lie nowhere else, changed or not."""
+        key = self._front(module.key)
         return key if key and key in self._base.tensors and self._fits(key, original) else None
 
     def _folds(self, module: Module, original: Stored) -> Iterator[str]:
@@ -337,10 +353,10 @@ def _by_name(side: SchemeEvidence) -> dict[str, Stored]:
     return {name: Stored(name, tensor, shard) for name, tensor, shard in side.checkpoint.items()}
 
 
-def _below(scheme: SchemeEvidence, levels: int) -> dict[str, list[str]]:
-    """The quantized modules so many levels below each parent."""
+def _below(keys: Iterable[str], levels: int) -> dict[str, list[str]]:
+    """The modules so many levels below each parent."""
     found: dict[str, list[str]] = defaultdict(list)
-    for key in scheme.layouts:
+    for key in keys:
         found[".".join(key.split(".")[:-levels])].append(key)
     return found
 
