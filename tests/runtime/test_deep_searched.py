@@ -212,20 +212,15 @@ def norm_before(module: str) -> str:
 
 
 def spoiled(how: str, mine: Spec, base: Spec, other: Spec) -> Spec:
-    values = as_array(mine.data(), mine.dtype, mine.shape)
     match how:
         case "zero":
             return replace(mine, raw=bytes(len(mine.data())))
-        case "rolled":
-            return replace(mine, raw=np.roll(values, 1).tobytes())
-        case "negative":
-            return replace(mine, raw=(-values).tobytes())
         case "another layer's":
             return replace(mine, raw=other.data())
     return replace(mine, raw=base.data())
 
 
-@pytest.mark.parametrize("how", ["zero", "rolled", "negative", "another layer's", "the base's"])
+@pytest.mark.parametrize("how", ["zero", "another layer's", "the base's"])
 @pytest.mark.parametrize("pristine", cells_of("int4_awq", "w4a8_awq", "nvfp4_awq"), indirect=True)
 def test_a_norm_that_is_not_the_one_of_the_weights_behind_it(mutant: Mutant, how: str) -> None:
     """It is told of every weight behind it, and of no other. A script that takes all that is not

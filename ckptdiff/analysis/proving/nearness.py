@@ -62,10 +62,10 @@ def measure(
     a fault and all factors are known.
 
     A `pre_quant_scale` [I] divides base. So may one of `folds` [I], if it was put elsewhere:
-    the one that brings both nearest counts, or none; with `folded`, there is no other and it
-    counts. With `rescaled`, every row or column may
-    have got a factor that nothing on disk tells, as AWQ chooses them: around 1, that is the
-    largest is the inverse of the smallest. Columns that are NaN in one of `folds` are left out.
+    the one that brings both nearest counts, or none; with `folded` there is no other, and it
+    counts. With `rescaled`, every row or column may have got a factor that nothing on disk tells,
+    as AWQ chooses them: around 1, that is the largest is the inverse of the smallest. Columns
+    that are NaN in one of `folds` are left out.
     """
     plain = replace(scales, pre_quant_scale=None)
     blind = np.flatnonzero(np.isnan(folds).any(axis=0)) if folds else np.empty(0, np.intp)

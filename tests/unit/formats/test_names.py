@@ -11,6 +11,7 @@ from ckptdiff.formats.names import (
     declared_share,
     keys_of,
     module_key,
+    norms_add_one,
     norms_before,
     weight_module,
 )
@@ -131,9 +132,16 @@ def test_a_member_that_is_ranked_itself_is_not_in_the_group() -> None:
     ("linear", "norms"),
     [
         ("layers.3.self_attn.v_proj", ("layers.3.input_layernorm",)),
-        (
-            "layers.3.mlp.up_proj",
-            ("layers.3.pre_feedforward_layernorm", "layers.3.post_attention_layernorm"),
+        *(
+            (
+                f"layers.3.mlp.{leaf}",
+                (
+                    "layers.3.pre_feedforward_layernorm",
+                    "layers.3.post_attention_layernorm",
+                    "layers.3.input_layernorm",
+                ),
+            )
+            for leaf in ("up_proj", "gate_proj", "fc1", "c_fc")
         ),
         ("layers.3.self_attn.o_proj", ()),
         ("layers.3.mlp.experts.0.w1", None),
@@ -141,3 +149,24 @@ def test_a_member_that_is_ranked_itself_is_not_in_the_group() -> None:
 )
 def test_norms_in_front_of_a_linear(linear: str, norms: tuple[str, ...] | None) -> None:
     assert norms_before(linear) == norms
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("GemmaForCausalLM", True),
+        ("Gemma2ForCausalLM", True),
+        ("Gemma3ForConditionalGeneration", True),
+        ("PaliGemmaForConditionalGeneration", True),
+        ("Gemma3nForCausalLM", False),
+        ("Gemma4ForCausalLM", False),
+        ("NemotronForCausalLM", True),
+        ("NemotronHForCausalLM", False),
+        ("Qwen3NextForCausalLM", True),
+        ("Qwen3ForCausalLM", False),
+        ("LlamaForCausalLM", False),
+    ],
+)
+def test_norms_that_multiply_by_one_more(name: str, more: bool) -> None:
+    """As their classes in transformers do."""
+    assert norms_add_one([name]) is more
