@@ -53,4 +53,5 @@ def _differences(mine: ModelConfig, theirs: ModelConfig) -> Iterator[Location]:
 
 
 def _spell(name: str, values: frozenset[float | str]) -> str:
-    return f"{name} {', '.join(sorted(map(str, values)))}"
+    """A file may hold a million values, or a long one: enough of them to know it by."""
+    return f"{name} {', '.join(sorted(str(value)[:40] for value in values)[:3])}"

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from reprlib import repr as shortened
 from typing import Any
 
 import torch
@@ -44,7 +45,7 @@ def skeleton(
     Raises `UsageError` when there is no such class, it asks for code of its own, or the configs
     describe nothing that can be built, `CapabilityError` when there is no memory for that.
     """
-    config = read_config(path, trust_remote_code)
+    config, name = _described(path, trust_remote_code)
     if dtype is None:
         dtype = config_dtype(config)
     if hasattr(config, "quantization_config"):
@@ -53,7 +54,6 @@ def skeleton(
         # Parts of a model are made in the dtype of their own configs.
         if isinstance(found := getattr(config, part, None), PretrainedConfig):
             found.dtype = dtype
-    name = _architecture(path)
     known = getattr(transformers, name, None)
     try:
         # Buffers are computed from the config and are small: they are made on the CPU.
@@ -101,7 +101,12 @@ def skeleton(
 
 def read_config(path: Path, trust_remote_code: bool = False) -> PretrainedConfig:
     """config.json as transformers understands it. Raises `UsageError` when it does not."""
-    _architecture(path)
+    return _described(path, trust_remote_code)[0]
+
+
+def _described(path: Path, trust_remote_code: bool) -> tuple[PretrainedConfig, str]:
+    """The config, and the class that it names."""
+    name = _architecture(path)
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(
             path, trust_remote_code=trust_remote_code, local_files_only=True
@@ -110,16 +115,21 @@ def read_config(path: Path, trust_remote_code: bool = False) -> PretrainedConfig
         if refuses_own_code(error):
             raise own_code("model", path) from error
         raise _unbuildable(path, error) from error
-    return config
+    return config, name
 
 
 def difference(config: PretrainedConfig, reference: PretrainedConfig) -> str | None:
     """How the model of one config is another than that of a reference with the same weights; None
-    when both compute the same."""
-    mine, theirs = (dict(_settings(each.to_dict())) for each in (config, reference))
-    for name in sorted(mine.keys() | theirs.keys()):
-        if mine.get(name) != theirs.get(name):
-            return f"{name} is {mine.get(name)}, and {theirs.get(name)} there"
+    when both compute the same. Raises `UsageError` for settings that nobody can compare."""
+    try:
+        mine, theirs = (dict(_settings(each.to_dict())) for each in (config, reference))
+        for name in sorted(mine.keys() | theirs.keys()):
+            here, there = mine.get(name), theirs.get(name)
+            if here != there:
+                known_by = name if len(name) < 100 else f"…{name[-99:]}"
+                return f"{known_by} is {shortened(here)}, and {shortened(there)} there"
+    except RecursionError as error:
+        raise UsageError("its config.json is nested too deep", "Take the base's.") from error
     return None
 
 

@@ -7,6 +7,7 @@ import math
 
 import pytest
 from build import Spec, write_json
+from command import run
 from mutate import (
     Mutant,
     as_float32,
@@ -184,6 +185,23 @@ def test_ck607_fires(
     full = f"{'vision.' if where == 'vision_config' else ''}{name}"
     place = Location(shard="config.json", expected=f"{full} {before}", actual=f"{full} {value}")
     mutant.expect("CK607", mutant[30], [place])
+
+
+def test_ck607_of_a_file_that_was_made_to_hurt(mutant: Mutant) -> None:
+    """However many values, however long, however deep, and control characters in them."""
+    path = mutant[30] / "config.json"
+    document = json.loads(path.read_text())
+    document["text_config"]["rms_norm_eps"] = "\x1b[31m" + "x" * 100_000
+    document["more"] = {str(n): {"rms_norm_eps": n + 2} for n in range(10_000)}
+    deep: dict[str, object] = {}
+    for _ in range(300):
+        deep = {"a": deep}
+    document["deep"] = deep
+    write_json(path, document)
+    (finding,) = mutant.new()
+    assert finding.code == "CK607" and finding.actual is not None and len(finding.actual) < 200
+    done = run("check", mutant.root, "--base", mutant.base)  # which looks for control characters
+    assert done.code == 1 and len(done.text) < 10_000
 
 
 def test_ck607_takes_what_one_file_lacks_for_a_default(mutant: Mutant) -> None:

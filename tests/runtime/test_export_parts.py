@@ -11,7 +11,6 @@ import modelopt.torch.quantization as mtq
 import numpy as np
 import pytest
 import torch
-from modelopt.torch.quantization.algorithms import QuantRecipe
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -21,7 +20,6 @@ from ckptdiff.jobs.exporting import require_preset
 from ckptdiff.records.export import Calibration
 from ckptdiff.records.probe import Prompt
 from ckptdiff.runtime.export import drawing, standins
-from ckptdiff.runtime.export.autoquant import _require_ranked
 from ckptdiff.runtime.export.calibration import Loader, batches_of, labelled
 from ckptdiff.runtime.export.loading import load
 from ckptdiff.runtime.export.modules import Parts
@@ -344,36 +342,6 @@ def test_a_search_leaves_heads_and_routers_alone_and_takes_towers() -> None:
     names = ["lm_head", "model.layers.0.mlp.gate", "model.visual.blocks.0.attn.qkv",
              "model.layers.0.mlp.gate_proj"]  # fmt: skip
     assert spared(preset("FP8_DEFAULT_CFG"), names) == ("lm_head", "model.layers.0.mlp.gate")
-
-
-def found_out(*scores: float) -> dict[str, Any]:
-    """The state of a search over layers, each with one format beside none."""
-    formats = [QuantRecipe("FP8_DEFAULT_CFG"), QuantRecipe(None)]
-    return {
-        "candidate_stats": {
-            f"layers.{n}.quant_recipe": {"formats": formats, "scores": [score, 0.0]}
-            for n, score in enumerate(scores)
-        }
-    }
-
-
-@pytest.mark.parametrize(
-    ("scores", "said"),
-    [
-        ((0.0, 0.0, 0.0), "every layer has the score 0"),
-        ((1.0, float("nan"), 2.0), "1 of 3 scores are no numbers"),
-        ((float("inf"), float("inf")), "2 of 2 scores are no numbers"),
-    ],
-)
-def test_a_search_that_measured_nothing_ranks_nothing(scores: tuple[float, ...], said: str) -> None:
-    with pytest.raises(CkptdiffError, match=said) as caught:
-        _require_ranked(found_out(*scores))
-    assert "two tokens" in caught.value.next_step
-
-
-def test_a_search_that_measured_something_ranks() -> None:
-    _require_ranked(found_out(0.0, 1e-9))
-    _require_ranked(found_out(0.0))
 
 
 def test_a_kernel_that_fails_is_replaced_and_named(monkeypatch: pytest.MonkeyPatch) -> None:

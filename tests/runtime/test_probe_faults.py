@@ -84,11 +84,17 @@ def test_a_scheme_of_another_model_is_not_compared(tmp_path: Path) -> None:
         config = (each / "config.json").read_text()
         assert old in config
         (each / "config.json").write_text(config.replace(old, new))
-    report = ckptdiff.probe(BASE, [path, broken, scheme(30)], limit=4, device="cpu")
+    deep = tmp_path / "deep"
+    shutil.copytree(scheme(10), deep)
+    config = (deep / "config.json").read_text()
+    nested = '{"a": ' * 400 + "1" + "}" * 400
+    (deep / "config.json").write_text(config.replace("{", f'{{"extra": {nested},', 1))
+    report = ckptdiff.probe(BASE, [path, broken, deep, scheme(30)], limit=4, device="cpu")
     assert [result.scheme for result in report.results] == [str(scheme(30))]
     reasons = {unread.path: unread.reason for unread in report.unread}
     assert reasons[str(path)].endswith("rms_norm_eps is 0.5, and 1e-05 there")
     assert "cannot be built" in reasons[str(broken)]
+    assert len(reasons[str(deep)]) < 300
     with pytest.raises(UsageError, match="cannot be built"):
         ckptdiff.probe(broken, [scheme(30)], limit=4, device="cpu")
 
