@@ -241,6 +241,7 @@ def main() -> None:
     parser.add_argument("--no-search", action="store_true")
     options = parser.parse_args()
     chosen = ExportOptions(calib_samples=options.rows, calib_length=options.length)
+    options.dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.dir, prefix="ckptdiff-bench-") as name:
         folder = Path(name)
         os.environ["XDG_CACHE_HOME"] = str(folder / ".cache")
