@@ -153,14 +153,14 @@ class Sums:
     def take_at_once(
         self,
         one_pass: OnePass,
-        x: F32,
-        y: F32,
+        x: Array,
+        y: Array,
         first: int,
         bitwise: bool = False,
         sampled: bool = False,
     ) -> None:
         """As `take_exactly`, for float32 and in one pass; `bitwise`: an element counts as changed
-        when its bits differ."""
+        when its bits differ. BF16 too, which is always taken bitwise."""
         found = Passed(*one_pass(x, y, bitwise))
         self._lengths(x.size, found.xx, found.xd, found.dd, found.yy, found.xy)
         self.nonfinite += found.nonfinite
@@ -176,7 +176,7 @@ class Sums:
         self._changed(found.changed, first + int(unequal.argmax()))
         if stride:
             where = np.flatnonzero(unequal)[::stride]
-            size = np.abs(y[where].astype(np.float64) - x[where])
+            size = np.abs(y[where].astype(np.float64) - x[where].astype(np.float64))
             size[~np.isfinite(size)] = 0
             self._sort(size, found.changed, _EDGES)
 

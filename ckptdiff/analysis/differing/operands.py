@@ -156,12 +156,11 @@ def compared(
             cancel.raise_if_cancelled()
             end = min(at + pair.step, stop)
             a, b = pair.a.stored(at, end), pair.b.stored(at, end)
-            x = _floats(pair.a, a, at, room.a)
             if pair.alike and _same_bytes(a, b):
-                sums.unchanged(x)
+                sums.unchanged(_floats(pair.a, a, at, room.a))
             else:
                 sums.touched = True
-                _compare(sums, pair, a, b, x, at, room, sampled, exact)
+                _compare(sums, pair, a, b, at, room, sampled, exact)
             if pair.b.saturated is not None:
                 sums.saturated += pair.b.saturated(b)
             if codes is not None:
@@ -175,17 +174,19 @@ def _compare(
     pair: OpenPair,
     a: Array,
     b: Array,
-    x: Array,
     at: int,
     room: Workspace,
     sampled: bool,
     exact: bool,
 ) -> None:
-    """Add stored rows `a`, whose values are `x`, against `b`; row `at` is the first."""
-    y = _floats(pair.b, b, at, room.b)
+    """Add stored rows `a` against `b`; row `at` is the first."""
+    first = at * pair.columns
+    if room.one_pass is not None and pair.bitwise and pair.a.dtype == "BF16":
+        a, b = np.ascontiguousarray(a).reshape(-1), np.ascontiguousarray(b).reshape(-1)
+        return sums.take_at_once(room.one_pass, a, b, first, pair.bitwise, sampled)
+    x, y = _floats(pair.a, a, at, room.a), _floats(pair.b, b, at, room.b)
     if x.shape != y.shape:
         raise MisfitError(f"{x.size} values against {y.size}")
-    first = at * pair.columns
     single = x.dtype == y.dtype == np.float32
     if single and room.one_pass is not None:
         return sums.take_at_once(room.one_pass, x, y, first, pair.bitwise, sampled)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from unittest.mock import Mock
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -327,6 +328,24 @@ def test_bits_count_where_they_differ_and_values_do_not(size: int) -> None:
         with np.errstate(all="ignore"):
             found.take_at_once(compiled, x, y, 11, bitwise)
             exact.take_exactly(x, y, 11, differs)
+        equal(found, exact)
+
+
+@pytest.mark.parametrize("size", [1, 7, 4095, 100_003])
+def test_bfloat16_is_taken_as_it_is_stored(size: int) -> None:
+    """All bit patterns there are, and in turn those that are equal and those that are not."""
+    rng = np.random.default_rng(size)
+    x, y = rng.integers(0, 1 << 16, (2, size), np.uint16)
+    y[::3] = x[::3]
+    x, y = x.view(ml_dtypes.bfloat16), y.view(ml_dtypes.bfloat16)
+    compiled = one_pass()
+    assert compiled is not None
+    for sampled in (False, True):
+        found, exact = Sums(), Sums()
+        with np.errstate(all="ignore"):
+            found.take_at_once(compiled, x, y, 11, True, sampled)
+            differs = x.view(np.uint16) != y.view(np.uint16)
+            exact.take_exactly(x.astype(np.float32), y.astype(np.float32), 11, differs, sampled)
         equal(found, exact)
 
 
