@@ -160,7 +160,7 @@ class Sums:
         sampled: bool = False,
     ) -> None:
         """As `take_exactly`, for float32 and in one pass; `bitwise`: an element counts as changed
-        when its bits differ. BF16 too, which is always taken bitwise."""
+        when its bits differ. BF16 too, as `one_pass` takes it."""
         found = Passed(*one_pass(x, y, bitwise))
         self._lengths(x.size, found.xx, found.xd, found.dd, found.yy, found.xy)
         self.nonfinite += found.nonfinite
@@ -172,6 +172,8 @@ class Sums:
         if self.first is not None and self.first < first and not stride:
             self.changed += found.changed
             return
+        if x.dtype != y.dtype:
+            x = x.astype(y.dtype)
         unequal = bits(x) != bits(y) if bitwise else unequal_values(x, y)
         self._changed(found.changed, first + int(unequal.argmax()))
         if stride:

@@ -36,6 +36,8 @@ _SAMPLED = 1 << 16
 _WIDEST = 1 << 24
 # Elements that are compared before all others.
 _GLANCE = 1 << 10
+_BF16 = STORED["BF16"]
+_SHORT = (_BF16, np.dtype(np.float32))  # what need not be worked on in float64
 _HALF_FIELDS = np.uint32(0x8FFFE000).view(np.int32)
 _HALF_BIAS = np.float32(2.0 ** (127 - 15))
 
@@ -180,18 +182,16 @@ def _compare(
     exact: bool,
 ) -> None:
     """Add stored rows `a` against `b`; row `at` is the first."""
-    first = at * pair.columns
-    if room.one_pass is not None and pair.bitwise and pair.a.dtype == "BF16":
-        a, b = np.ascontiguousarray(a).reshape(-1), np.ascontiguousarray(b).reshape(-1)
-        return sums.take_at_once(room.one_pass, a, b, first, pair.bitwise, sampled)
-    x, y = _floats(pair.a, a, at, room.a), _floats(pair.b, b, at, room.b)
+    x = _floats(pair.a, a, at, room.a, bf16=room.one_pass is not None)
+    y = _floats(pair.b, b, at, room.b, bf16=pair.bitwise and x.dtype == _BF16)
     if x.shape != y.shape:
         raise MisfitError(f"{x.size} values against {y.size}")
-    single = x.dtype == y.dtype == np.float32
-    if single and room.one_pass is not None:
+    first = at * pair.columns
+    short = x.dtype in _SHORT and y.dtype in _SHORT
+    if short and room.one_pass is not None:
         return sums.take_at_once(room.one_pass, x, y, first, pair.bitwise, sampled)
     differs = (bits(a) != bits(b)).reshape(-1) if pair.bitwise else None
-    if single and not exact:
+    if short and not exact:
         if sums.take(x, y, first, differs, sampled):
             return None
         y = _floats(pair.b, b, at, room.b)  # it has been written over
@@ -336,11 +336,13 @@ def _whole(reader: TensorReader, scheme: SchemeEvidence, operand: Operand) -> ND
     return opened.values(stored, 0).astype(np.float64).reshape(-1)
 
 
-def _floats(side: Opened, stored: Array, at: int, room: F32) -> Array:
+def _floats(side: Opened, stored: Array, at: int, room: F32, bf16: bool = False) -> Array:
     """The values of stored rows as one contiguous row of float32, or as they are where float32
-    has not the bits for them. Float32 is never the stored rows themselves: whoever asked may
-    write over it."""
+    has not the bits for them, or with `bf16` where they are BF16. Float32 is never the stored
+    rows themselves: whoever asked may write over it."""
     values = side.values(stored, at)
+    if bf16 and values.dtype == _BF16 and values.flags.c_contiguous:
+        return values.reshape(-1)
     own = values is not stored and values.flags.c_contiguous
     if values.dtype.itemsize == 8 or (own and values.dtype == np.float32):
         return values.reshape(-1)

@@ -340,13 +340,16 @@ def test_bfloat16_is_taken_as_it_is_stored(size: int) -> None:
     x, y = x.view(ml_dtypes.bfloat16), y.view(ml_dtypes.bfloat16)
     compiled = one_pass()
     assert compiled is not None
+    wide = x.astype(np.float32), y.astype(np.float32)
     for sampled in (False, True):
-        found, exact = Sums(), Sums()
+        both, one, by_bits, by_values = Sums(), Sums(), Sums(), Sums()
         with np.errstate(all="ignore"):
-            found.take_at_once(compiled, x, y, 11, True, sampled)
-            differs = x.view(np.uint16) != y.view(np.uint16)
-            exact.take_exactly(x.astype(np.float32), y.astype(np.float32), 11, differs, sampled)
-        equal(found, exact)
+            both.take_at_once(compiled, x, y, 11, True, sampled)
+            one.take_at_once(compiled, x, wide[1], 11, False, sampled)
+            by_bits.take_exactly(*wide, 11, x.view(np.uint16) != y.view(np.uint16), sampled)
+            by_values.take_exactly(*wide, 11, None, sampled)
+        equal(both, by_bits)
+        equal(one, by_values)
 
 
 @pytest.mark.parametrize(
