@@ -135,7 +135,8 @@ class WorstPrompt:
 @dataclass(frozen=True, slots=True)
 class CurveRow:
     """Whether KL rises with coverage over the schemes of one family that differ, and in which
-    share of bootstrap draws; null with fewer than two."""
+    share of bootstrap draws; of those that leave every logit of the reference as it is, the least
+    quantized ones, the last counts. Null with fewer than two."""
 
     family: str
     schemes: tuple[str, ...]
