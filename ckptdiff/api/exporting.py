@@ -72,7 +72,13 @@ def by_engine(
             score=options.score,
             trust_remote_code=options.trust_remote_code,
         )
-        return plan_export(wish, base, note, settings)
+        job = plan_export(wish, base, note, settings)
+        if kind == "modelopt" and options.score != ExportOptions().score:
+            told = (
+                "nothing is searched, so that --score changes nothing: --engine autoquant searches"
+            )
+            job = replace(job, plan=replace(job.plan, notes=(*job.plan.notes, told)))
+        return job
 
     if engine != "auto":
         return planned(engine, _ASKED[engine])

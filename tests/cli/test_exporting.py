@@ -88,6 +88,19 @@ def test_options_of_a_model_that_is_not_run_are_said_to_change_nothing(tmp_path:
     assert "--calib and --score change nothing: --engine modelopt runs one" in said
 
 
+def test_a_score_is_said_to_change_nothing_where_nothing_is_searched(tmp_path: Path) -> None:
+    told = "--score changes nothing: --engine autoquant searches"
+    for engine, score in (
+        ("modelopt", "kl_div"),
+        ("modelopt", "gradient"),
+        ("autoquant", "kl_div"),
+    ):
+        done = run("reexport", BROKEN, "--base", BASE, "--engine", engine, "--score", score,
+                   "--out", tmp_path / "q", "--dry-run")  # fmt: skip
+        assert done.code == 0, done.err
+        assert (told in " ".join(done.text.split())) == ((engine, score) == ("modelopt", "kl_div"))
+
+
 def test_a_calibration_file_with_a_bad_row(tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"text": "fine"}\nnot JSON\n')
