@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from itertools import pairwise, takewhile
+from itertools import dropwhile, pairwise
 
 from ckptdiff.analysis.bootstrap import interval, rising
 from ckptdiff.analysis.ordering import natural
@@ -90,9 +90,8 @@ def curves(results: Sequence[ProbeResult]) -> tuple[CurveRow, ...]:
 
 def _curve(family: str, points: Sequence[ProbeResult]) -> CurveRow:
     names = tuple(result.scheme for result in points)
-    # What changes no logit on these prompts cannot make KL rise, nor keep it from rising.
-    idle = len(list(takewhile(lambda result: not result.mse.hi, points)))
-    points = points[max(idle - 1, 0) :]
+    # What cannot be told from the reference can neither make KL rise nor keep it from rising.
+    points = list(dropwhile(lambda result: result.indistinguishable or not result.mse.hi, points))
     if len(points) < 2:
         return CurveRow(family, names, None, None)
     rises = all(a.kl.mean < b.kl.mean for a, b in pairwise(points))

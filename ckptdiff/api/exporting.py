@@ -13,7 +13,7 @@ from ckptdiff.jobs.exporting import PROGRAM, require_preset
 from ckptdiff.jobs.planning import Job, Wish
 from ckptdiff.records.evidence import SchemeEvidence
 from ckptdiff.records.export import Calibration, ExportOptions
-from ckptdiff.records.plan import ENGINES, Engine
+from ckptdiff.records.plan import ENGINES, Engine, Plan
 
 _ASKED = {
     "modelopt": "was asked for: quantizes the layers that the manifest selects, and no other",
@@ -42,7 +42,7 @@ def require_engine(engine: str, options: ExportOptions) -> None:
     if engine == "compose" and options != ExportOptions():
         raise UsageError(
             "composing runs no model",
-            "Leave out --preset, --calib and their like, or name --engine modelopt.",
+            "Leave out --preset, --calib and their like, or name --engine modelopt or autoquant.",
         )
     if options.preset is not None:
         require_preset(options.preset)
@@ -73,40 +73,40 @@ def by_engine(
             trust_remote_code=options.trust_remote_code,
         )
         job = plan_export(wish, base, note, settings)
-        if kind == "modelopt" and options.score != ExportOptions().score:
-            told = (
-                "nothing is searched, so that --score changes nothing: --engine autoquant searches"
-            )
-            job = replace(job, plan=replace(job.plan, notes=(*job.plan.notes, told)))
-        return job
+        if kind == "autoquant":
+            return job
+        return replace(job, plan=_noted(job.plan, *_idle(options, runs=True)))
 
     if engine != "auto":
         return planned(engine, _ASKED[engine])
     doubt = _doubt(composed, options)
+    composed = replace(composed, plan=_noted(composed.plan, *_idle(options, runs=False)))
     if doubt is None:
-        return _unused(composed, options)
+        return composed
     try:
         require(PROGRAM)
     except CapabilityError as error:
         told = f"{doubt}; for --engine modelopt, {error.message} ({error.next_step})"
-        return replace(composed, plan=replace(composed.plan, notes=(*composed.plan.notes, told)))
+        return replace(composed, plan=_noted(composed.plan, told))
     export = planned("modelopt", f"chosen because {doubt}")
     return export if export.plan.possible else composed
 
 
-def _unused(composed: Job, options: ExportOptions) -> Job:
-    """With a note on what was chosen for a model that is not run."""
-    idle = [
-        f"--{name}"
-        for name in ("calib", "score")
-        if getattr(options, name) != getattr(ExportOptions(), name)
-    ]
-    if not idle:
-        return composed
-    note = (
-        f"no model is run, so that {' and '.join(idle)} change nothing: --engine modelopt runs one"
-    )
-    return replace(composed, plan=replace(composed.plan, notes=(*composed.plan.notes, note)))
+def _noted(plan: Plan, *notes: str) -> Plan:
+    return replace(plan, notes=(*plan.notes, *notes))
+
+
+def _idle(options: ExportOptions, runs: bool) -> list[str]:
+    """What was chosen and changes nothing without a search, and, unless one `runs`, without a
+    model."""
+    notes = []
+    if options.calib is not None and not runs:
+        notes.append("no model is run, so that --calib changes nothing: --engine modelopt runs one")
+    if options.score != ExportOptions().score:
+        notes.append(
+            "nothing is searched, so that --score changes nothing: --engine autoquant searches"
+        )
+    return notes
 
 
 def _doubt(composed: Job, options: ExportOptions) -> str | None:

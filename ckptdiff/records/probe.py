@@ -135,8 +135,8 @@ class WorstPrompt:
 @dataclass(frozen=True, slots=True)
 class CurveRow:
     """Whether KL rises with coverage over the schemes of one family that differ, and in which
-    share of bootstrap draws; of those that leave every logit of the reference as it is, the least
-    quantized ones, the last counts. Null with fewer than two."""
+    share of bootstrap draws. Those with the least coverage do not count as long as they cannot be
+    told from the reference; null when fewer than two are left."""
 
     family: str
     schemes: tuple[str, ...]

@@ -22,7 +22,6 @@ from ckptdiff.jobs.reading import read_one
 from ckptdiff.records.evidence import SchemeEvidence
 from ckptdiff.runtime.activations import simulate
 from ckptdiff.runtime.contents import contents
-from ckptdiff.runtime.failures import first_line
 from ckptdiff.runtime.filling import Filling, arrange
 from ckptdiff.runtime.selection import read_manifest, under_manifest
 from ckptdiff.runtime.skeleton import DTYPES, allocate, skeleton
@@ -108,7 +107,7 @@ def find_device(device: torch.device | str | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         found = torch.device(device)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise UsageError(f"there is no device {device}", "Try cpu, cuda or cuda:1.") from error
     if found.type == "meta":
         raise UsageError("the device meta holds no weights", "Try cpu, cuda or cuda:1.")
@@ -118,7 +117,7 @@ def find_device(device: torch.device | str | None) -> torch.device:
         # Each backend has its own way to say that it is not there.
         except Exception as error:
             raise CapabilityError(
-                f"{device} cannot be used: {first_line(error)}", "Run on cpu, or on a GPU by cuda."
+                f"this torch has nothing that runs on {device}", "Run on cpu, or on a GPU by cuda."
             ) from error
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if found.type == "cuda" and (found.index or 0) >= count:

@@ -85,7 +85,8 @@ def test_options_of_a_model_that_is_not_run_are_said_to_change_nothing(tmp_path:
     done = run("reexport", BROKEN, "--base", BASE, "--donor", WHOLE, "--calib", rows,
                "--score", "kl_div", "--out", tmp_path / "q", "--dry-run")  # fmt: skip
     said = " ".join(done.text.split())
-    assert "--calib and --score change nothing: --engine modelopt runs one" in said
+    assert "--calib changes nothing: --engine modelopt runs one" in said
+    assert "--score changes nothing: --engine autoquant searches" in said
 
 
 def test_a_score_is_said_to_change_nothing_where_nothing_is_searched(tmp_path: Path) -> None:

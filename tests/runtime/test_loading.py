@@ -247,8 +247,10 @@ def test_requests_that_cannot_be_met(tmp_path: Path) -> None:
         load_model(TOP100, device="toaster")
     with pytest.raises(CapabilityError, match=r"cuda:99 is not there"):
         load_model(TOP100, device="cuda:99")
-    with pytest.raises(CapabilityError, match=r"hpu cannot be used: "):
+    with pytest.raises(CapabilityError, match=r"nothing that runs on hpu"):
         load_model(TOP100, device="hpu")
+    with pytest.raises(UsageError, match=r"there is no device 3\.5"):
+        load_model(TOP100, device=3.5)  # type: ignore[arg-type]
     manifest = next(TOP100.glob("layer-sensitivity/*_coverage_from_baseline.json"))
     with pytest.raises(UsageError, match="is quantized itself"):
         load_model(TOP100, base=TOP100, manifest=manifest)

@@ -172,19 +172,27 @@ def test_what_no_prompt_runs_is_not_called_noise(sweep: Path) -> None:
     assert "noise floor" not in verdict
 
 
-def test_what_no_prompt_runs_does_not_keep_kl_from_rising(sweep: Path) -> None:
-    """Layers of a vision tower in front of those of the language model, on prompts of text."""
-    for idle, rises in ((1, True), (2, True), (3, True), (4, None)):
-        levels = dict.fromkeys(list(RISING)[:idle], 0.0)
-        results = rows(schemes(sweep), {**RISING, **levels})
-        (curve,) = probing.curves(results)
-        assert curve.rises is rises and curve.confidence == (1.0 if rises else None)
-        assert len(curve.schemes) == 4
-        verdict = probing.verdict(results, [curve], raw=False, codes=28, noise=1e-9)
-        assert ("KL rises with coverage, from 0.00e+00" in verdict) == (rises is True)
-        assert "does not rise" not in verdict
-    falling = rows(schemes(sweep), {10: 1e-4, 30: 0.0, 50: 4e-4, 100: 1e-3})
-    assert probing.curves(falling)[0].rises is False
+@pytest.mark.parametrize("level", [0.0, 1e-12])
+@pytest.mark.parametrize(("first", "rises"), [(1, True), (2, True), (3, None), (4, None)])
+def test_what_cannot_be_told_from_the_reference_says_nothing_of_a_rise(
+    sweep: Path, level: float, first: int, rises: bool | None
+) -> None:
+    """Layers of a vision tower before those of the language model, on prompts of text; and KL
+    below the noise floor, which falls from the first scheme to the second."""
+    lowest = {percent: level / n for n, percent in enumerate(list(RISING)[:first], 1)}
+    results = rows(schemes(sweep), {**RISING, **lowest})
+    (curve,) = probing.curves(results)
+    assert curve.rises is rises and curve.confidence == (1.0 if rises else None)
+    assert len(curve.schemes) == 4
+    verdict = probing.verdict(results, [curve], raw=False, codes=28, noise=1e-9)
+    assert ("KL rises with coverage, from " in verdict) == (rises is True)
+    assert "does not rise" not in verdict
+
+
+def test_a_fall_to_the_reference_is_a_fall(sweep: Path) -> None:
+    for level in (0.0, 1e-12):
+        (curve,) = probing.curves(rows(schemes(sweep), {**RISING, 50: level}))
+        assert curve.rises is False
 
 
 def test_what_has_no_numbers_is_in_the_verdict(sweep: Path) -> None:
