@@ -35,8 +35,6 @@ class Passed(NamedTuple):
 
 
 OnePass = Callable[[Array, Array, bool], tuple[Any, ...]]
-
-
 # Of what is given, the array of integers of the same width, and by how far they are to be shifted
 # to the left to be the bits of a float32.
 _F32, _BF16 = ("int32", 0), ("int16", 16)
@@ -61,6 +59,7 @@ def one_pass() -> OnePass | None:
             arrays = (
                 types.Array(getattr(types, kind), 1, "C", readonly=True) for kind, _ in (x, y)
             )
+            # Sums may be taken in any order, but nothing is assumed about NaN and infinities.
             made: OnePass = njit(
                 [(*arrays, types.boolean)],
                 nogil=True,
